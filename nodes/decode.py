@@ -1,0 +1,97 @@
+"""Pixels to latents and back, and latents straight into a video file."""
+
+import folder_paths
+from comfy_api.latest import InputImpl, io, ui
+
+from .load import CATEGORY
+
+
+def tile_inputs():
+    return [
+        io.Int.Input("tile_size", default=0, min=0, max=4096, step=32, tooltip="Side of a tile in pixels; 0 works on the whole frame."),
+        io.Int.Input("overlap", default=64, min=0, max=4096, step=32, advanced=True, tooltip="Pixels that neighbouring tiles share."),
+    ]  # fmt: skip
+
+
+class Wan22VAEEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Wan22VAEEncode",
+            display_name="Wan 2.2 VAE Encode",
+            category=CATEGORY,
+            description="Frames to a video latent; tiles in space, feature cache in time.",
+            search_aliases=["encode video", "vae encode tiled"],
+            inputs=[
+                io.Image.Input("pixels", tooltip="Frames; a multiple of 4, plus 1."),
+                io.Vae.Input("vae", tooltip="The Wan VAE of the model."),
+                *tile_inputs(),
+            ],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, pixels, vae, tile_size, overlap) -> io.NodeOutput:
+        from .host.vae import encode
+
+        return io.NodeOutput({"samples": encode(vae, pixels, tile_size, overlap)})
+
+
+class Wan22VAEDecode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Wan22VAEDecode",
+            display_name="Wan 2.2 VAE Decode",
+            category=CATEGORY,
+            description="A video latent to frames; tiles in space, feature cache in time.",
+            search_aliases=["decode video", "vae decode tiled"],
+            inputs=[
+                io.Latent.Input("samples", tooltip="From the sampler."),
+                io.Vae.Input("vae", tooltip="The Wan VAE of the model."),
+                *tile_inputs(),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, samples, vae, tile_size, overlap) -> io.NodeOutput:
+        from .host.vae import decode
+
+        return io.NodeOutput(decode(vae, samples["samples"], tile_size, overlap))
+
+
+class Wan22VAEDecodeToVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Wan22VAEDecodeToVideo",
+            display_name="Wan 2.2 Decode to Video File",
+            category=CATEGORY,
+            description="Decodes a few frames at a time straight into an mp4: memory does not grow with the clip.",
+            search_aliases=["save video", "video combine", "stream decode", "mp4"],
+            inputs=[
+                io.Latent.Input("samples", tooltip="From the sampler."),
+                io.Vae.Input("vae", tooltip="The Wan VAE of the model."),
+                io.Float.Input("fps", default=16.0, min=1.0, max=120.0, step=1.0, tooltip="16 for A14B and Wan 2.1, 24 for the 5B."),
+                io.String.Input("filename_prefix", default="video/wan22", tooltip="Folder and name in the output folder."),
+                io.Audio.Input("audio", optional=True, tooltip="Sound for the clip, cut to its length."),
+            ],
+            outputs=[io.Video.Output()],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, samples, vae, fps, filename_prefix, audio=None) -> io.NodeOutput:
+        from .host.video import save_stream
+
+        folder = folder_paths.get_output_directory()
+        path, subfolder = save_stream(
+            vae, samples["samples"], fps, filename_prefix, folder, cls.hidden.prompt, cls.hidden.extra_pnginfo, audio
+        )
+        shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=shown)
+
+
+NODES = [Wan22VAEEncode, Wan22VAEDecode, Wan22VAEDecodeToVideo]

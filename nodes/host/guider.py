@@ -1,0 +1,127 @@
+"""One sampling run across two MODELs: the handoff happens where the velocity is asked for."""
+
+import comfy.hooks
+import comfy.model_patcher
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+
+from ...wan_core.config import TRAIN_TIMESTEPS
+
+
+class HandoffGuider(comfy.samplers.CFGGuider):
+    """Asks the high-noise MODEL until a step starts below the boundary, and the low-noise MODEL from then on.
+
+    The sampler sees one model throughout, so its history survives. Each MODEL keeps its own options, hooks and
+    conditioning; the second one is loaded when it is first asked.
+
+    Args:
+        high, low: MODELs; low may be None, then high does every step.
+        boundary: in [0, 1]; a step belongs to high iff its timestep, truncated, is at least 1000·boundary.
+    """
+
+    def __init__(self, high, low, boundary: float, cfg_high: float, cfg_low: float):
+        super().__init__(high)
+        self.set_cfg(cfg_high)
+        self.low, self.boundary, self.cfg_low = low, boundary, cfg_low
+        self.watch = None  # called with "high" or "low" at every evaluation
+
+    def outer_sample(self, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *args, **kwargs):
+        self._latched, self._second, self._started = False, None, 0
+        churn = getattr(sampler, "extra_options", {}).get("s_churn", 0) > 0
+        self._starts = sigmas.tolist() if churn else None
+        self._given = {name: [cond.copy() for cond in conds] for name, conds in self.conds.items()}
+        self._run = {"noise": noise, "latent": latent_image, "mask": denoise_mask, "sigmas": sigmas}
+        self._seed = kwargs.get("seed", args[1] if len(args) > 1 else None)
+        self._shapes = kwargs.get("latent_shapes", args[2] if len(args) > 2 else None)
+
+        def count(step, *rest):
+            self._started = step + 1
+            if callback is not None:
+                callback(step, *rest)
+
+        try:
+            return super().outer_sample(noise, latent_image, sampler, sigmas, denoise_mask, count, *args, **kwargs)
+        finally:
+            if self._second is not None:
+                self._second.close()
+            self._second = self._given = self._run = None
+
+    def expert(self, sigma: float) -> str:
+        """"high" or "low" for an evaluation at `sigma`; once low, always low.
+
+        Samplers that look ahead may hand over half a step early. Those that raise sigma before a step (churn) are
+        judged by the sigma that the step starts at.
+        """
+        if self._starts is not None:
+            sigma = self._starts[min(self._started, len(self._starts) - 1)]
+        timestep = int(sigma * TRAIN_TIMESTEPS + 1e-4)  # float32 may hold a whole timestep a little too low
+        self._latched |= self.low is not None and timestep < self.boundary * TRAIN_TIMESTEPS
+        return "low" if self._latched else "high"
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):
+        who = self.expert(float(timestep.max()))
+        if self.watch is not None:
+            self.watch(who)
+        if who == "high":
+            return super().predict_noise(x, timestep, model_options, seed)
+        if self._second is None:
+            self._second = SecondExpert(self)
+        hooks = "sampler_post_cfg_function"  # what the sampler itself has added (CFG++ looks at both passes) comes along
+        added = model_options.get(hooks, [])[len(self.model_options.get(hooks, [])) :]
+        return self._second.predict_noise(x, timestep, seed, added)
+
+
+class SecondExpert:
+    """The low-noise MODEL, prepared in the middle of a run as ComfyUI prepares a MODEL at its start."""
+
+    def __init__(self, guider: HandoffGuider):
+        run, self.patcher, self.cfg = guider._run, guider.low, guider.cfg_low
+        self.loaded, self.conds = [], {name: [c.copy() for c in conds] for name, conds in guider._given.items()}
+        self.hook_mode = self.patcher.hook_mode
+        self.options = comfy.model_patcher.create_model_options_clone(self.patcher.model_options)
+        self.options.setdefault("transformer_options", {})
+        device = self.patcher.load_device
+        try:
+            if comfy.samplers.get_total_hook_groups_in_conds(self.conds) <= 1:
+                self.patcher.hook_mode = comfy.hooks.EnumHookMode.MinVram
+            comfy.sampler_helpers.prepare_model_patcher(self.patcher, self.conds, self.options)
+            comfy.samplers.filter_registered_hooks_on_conds(self.conds, self.options)
+            self.model, self.conds, self.loaded = comfy.sampler_helpers.prepare_sampling(
+                self.patcher, run["noise"].shape, self.conds, self.options
+            )
+            comfy.samplers.cast_to_load_options(self.options, device=device, dtype=self.patcher.model_dtype())
+            self.patcher.pre_run()
+            noise, latent = (x.to(device=device, dtype=torch.float32) for x in (run["noise"], run["latent"]))
+            if torch.count_nonzero(latent) > 0:
+                latent = self.model.process_latent_in(latent)
+            self.model.latent_shapes = guider._shapes
+            self.conds = comfy.samplers.process_conds(
+                self.model, noise, self.conds, device, latent, run["mask"], guider._seed, latent_shapes=guider._shapes
+            )
+            options = self.options["transformer_options"]
+            options["sample_sigmas"] = run["sigmas"]
+            if "easycache" in options:
+                options["easycache"] = options["easycache"].clone().prepare_timesteps(self.model.model_sampling)
+        except BaseException:
+            self.close()
+            raise
+
+    def predict_noise(self, x, timestep, seed, sampler_hooks):
+        options = self.options
+        for hook in sampler_hooks:
+            options = comfy.model_patcher.set_model_options_post_cfg_function(
+                options.copy(), hook, disable_cfg1_optimization=True
+            )
+        return comfy.samplers.sampling_function(
+            self.model, x, timestep, self.conds.get("negative"), self.conds.get("positive"), self.cfg,
+            model_options=options, seed=seed,
+        )  # fmt: skip
+
+    def close(self):
+        """Give back what the run took."""
+        self.patcher.cleanup()
+        comfy.sampler_helpers.cleanup_models(self.conds, self.loaded)
+        comfy.samplers.cast_to_load_options(self.options, device=self.patcher.offload_device)
+        self.patcher.hook_mode = self.hook_mode
+        self.patcher.restore_hook_patches()

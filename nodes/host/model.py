@@ -1,0 +1,250 @@
+"""Our transformer as a real ComfyUI MODEL."""
+
+import functools
+from contextvars import ContextVar
+from pathlib import Path
+from typing import NamedTuple
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.ldm.common_dit
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import nn
+
+from ...wan_core.checkpoints.formats import infer_dit
+from ...wan_core.checkpoints.names import official_names
+from ...wan_core.checkpoints.read import from_state_dict, read_config, weight_files
+from ...wan_core.config import DiTConfig
+from ...wan_core.dit import WanDiT
+from ...wan_core.dit.rope import rope_table
+from ...wan_core.errors import CheckpointError
+
+
+class Call(NamedTuple):
+    """What the host says for one forward pass."""
+
+    options: dict  # ComfyUI's transformer_options
+    dtype: torch.dtype
+
+
+CALL: ContextVar[Call] = ContextVar("wan22_call")
+
+
+class HostLayers:
+    """ComfyUI's layer factories, constructed on its device and in its dtype."""
+
+    def __init__(self, operations, **where):
+        for name in ("Linear", "Conv3d", "LayerNorm", "RMSNorm", "Embedding"):
+            setattr(self, name, functools.partial(getattr(operations, name), **where))
+
+
+class HostDiT(WanDiT):
+    """WanDiT under ComfyUI's memory management, with the hooks that its ecosystem uses.
+
+    Wrappers around the whole model, block replacements, block and attention patches, rotary options and attention
+    overrides are honoured as the native Wan model honours them.
+    """
+
+    compute_dtype = property(lambda self: CALL.get().dtype)
+
+    def __init__(self, config: DiTConfig, device=None, dtype=None, operations=None):
+        super().__init__(config, HostLayers(operations, device=device, dtype=dtype), attention=attention)
+        self.dtype = dtype
+        for block in (*self.blocks, *getattr(self, "vace_blocks", ())):
+            block.self_attn.attention = self_attention
+        for module in self.modules():
+            if "modulation" in module._parameters:
+                module.modulation = nn.Parameter(module.modulation.to(device, dtype), requires_grad=False)
+
+    def forward(self, x, timestep, context, clip_fea=None, time_dim_concat=None, transformer_options={}, **kwargs):
+        """The native model's signature; caching nodes rely on the order of the arguments."""
+        kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+        wrappers = comfy.patcher_extension.get_all_wrappers(kind, transformer_options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
+        return executor.execute(x, timestep, context, clip_fea, time_dim_concat, transformer_options, **kwargs)
+
+    def _forward(
+        self, x, timestep, context, clip_fea=None, time_dim_concat=None, transformer_options={},
+        vace_context=None, vace_strength=1.0, **kwargs,
+    ):  # fmt: skip
+        frames, height, width = x.shape[2:]
+        x = comfy.ldm.common_dit.pad_to_patch_size(x, self.config.patch)
+        if time_dim_concat is not None:
+            extra = comfy.ldm.common_dit.pad_to_patch_size(time_dim_concat, self.config.patch)
+            x = torch.cat((x, extra), dim=2)
+        whole = timestep.round()  # ComfyUI speaks in sigmas; float32 holds a whole timestep only nearly
+        timestep = torch.where((timestep - whole).abs() < 1e-4, whole, timestep)
+        if timestep.ndim == 2:  # one per latent frame
+            per_frame = x.shape[3] // self.config.patch[1] * (x.shape[4] // self.config.patch[2])
+            timestep = timestep.repeat_interleave(per_frame, dim=1)
+        vace = None if vace_context is None else list(vace_context.unbind(1))
+        call = CALL.set(Call(transformer_options, x.dtype))
+        try:
+            out = super().forward(x, timestep, context, vace=vace, vace_scale=vace_strength)
+        finally:
+            CALL.reset(call)
+        return out[:, :, :frames, :height, :width]
+
+    def rope(self, grid, device):
+        options = CALL.get().options
+        options["grid_sizes"] = grid
+        changed = options.get("rope_options") or {}
+        positions = [
+            torch.arange(size, dtype=torch.float64) * changed.get(f"scale_{axis}", 1.0) + changed.get(f"shift_{axis}", 0.0)
+            for size, axis in zip(grid, "tyx")
+        ]
+        return rope_table(positions, self.config.head_dim, device)
+
+    def run_block(self, i, x, mod, rope, text):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        options = CALL.get().options
+        options["total_blocks"], options["block_type"], options["block_index"] = len(self.blocks), "double", i
+        replace = options.get("patches_replace", {}).get("dit", {}).get(("double_block", i))
+        if replace is None:
+            x = self._block(i, x, mod, rope, text.blocks[i], options)
+        else:
+            args = {"img": x, "txt": text.blocks[i], "vec": mod, "pe": rope, "transformer_options": options}
+
+            def original(a):
+                return {"img": self._block(i, a["img"], a["vec"], a["pe"], a["txt"], a["transformer_options"])}
+
+            x = replace(args, {"original_block": original})["img"]
+        for patch in options.get("patches", {}).get("double_block", ()):
+            x = patch({"img": x, "x": None, "vec": mod, "block_index": i, "img_offset": 0, "transformer_options": options})["img"]
+        return x
+
+    def _block(self, i, x, mod, rope, keys, options):
+        block, patches = self.blocks[i], options.get("patches", {}).get("attn2_patch", ())
+        if not patches:
+            return block(x, mod, rope, keys)
+        x = block.attend(x, mod, rope, keys)
+        for patch in patches:
+            x = patch({"x": x, "transformer_options": options})
+        return block.feed_forward(x, mod, keys.k.dtype)
+
+    def _check(self, x, t, text, y, vace):
+        """ComfyUI has checked already, and allows texts beyond 512 tokens."""
+
+
+def attention(q, k, v, bias=None):
+    """ComfyUI's attention backend of choice; (B, L, heads, head_dim) in and out."""
+    flat = optimized_attention(
+        q.flatten(2), k.flatten(2), v.flatten(2), heads=q.shape[2], mask=bias, transformer_options=CALL.get().options
+    )
+    return flat.unflatten(2, (q.shape[2], -1))
+
+
+def self_attention(q, k, v, bias=None):
+    """The same, with the patches that people set on self-attention."""
+    out = attention(q, k, v, bias)
+    options = CALL.get().options
+    for patch in options.get("patches", {}).get("attn1_patch", ()):
+        flat = patch({"x": out.flatten(2), "q": q, "k": k, "transformer_options": options})
+        out = flat.unflatten(2, (q.shape[2], -1))
+    return out
+
+
+class ExpertConfig(comfy.supported_models_base.BASE):
+    """What ComfyUI wants to know about a Wan transformer."""
+
+    unet_extra_config = {}
+    sampling_settings = {"shift": 8.0}  # the native default, so that native samplers behave alike
+    supported_inference_dtypes = [torch.float16, torch.bfloat16, torch.float32]
+
+    def __init__(self, config: DiTConfig):
+        self.latent_format = comfy.latent_formats.Wan22 if config.out_channels == 48 else comfy.latent_formats.Wan21
+        super().__init__({"config": config})
+        self.memory_usage_factor = config.dim / 2222
+
+    def get_model(self, state_dict, prefix="", device=None):
+        config = self.unet_config["config"]
+        kind = FiveB if config.out_channels == 48 else Vace if config.vace_layers else Expert
+        return kind(self, device)
+
+
+class _Adapted:
+    """The native Wan conditioning around our transformer."""
+
+    def __init__(self, model_config, device=None):
+        config = model_config.unet_config["config"]
+        comfy.model_base.BaseModel.__init__(
+            self, model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=HostDiT
+        )
+        self.image_to_video = config.out_channels == 48 or config.in_channels == 36
+
+    def extra_conds(self, **kwargs):
+        """Zero rows at the end of the text are what the model pads with, so they are left to it."""
+        conds = super().extra_conds(**kwargs)
+        if "c_crossattn" in conds:
+            text = conds["c_crossattn"].cond
+            used = int(text.any(dim=2).any(dim=0).nonzero().max()) + 1 if text.any() else 1
+            conds["c_crossattn"] = comfy.conds.CONDRegular(text[:, :used])
+        return conds
+
+
+class Expert(_Adapted, comfy.model_base.WAN21):
+    """T2V or I2V, A14B or Wan2.1."""
+
+
+class FiveB(_Adapted, comfy.model_base.WAN22):
+    """TI2V-5B."""
+
+
+class Vace(_Adapted, comfy.model_base.WAN21_Vace):
+    """VACE."""
+
+
+def read_expert(path: str) -> tuple[dict[str, torch.Tensor], dict, DiTConfig]:
+    """Tensors under official names, header metadata, and sizes of a transformer file or sharded folder."""
+    files = weight_files(Path(path)) if Path(path).is_dir() else [Path(path)]
+    state, metadata = {}, {}
+    for file in files:
+        part, notes = comfy.utils.load_torch_file(str(file), safe_load=True, return_metadata=True)
+        state |= part
+        metadata |= notes or {}
+    state = {ours: state[theirs] for ours, theirs in official_names("dit", state, Path(path).name).items()}
+    state, metadata = comfy.utils.convert_old_quants(state, "", metadata=metadata)
+    beside = read_config(Path(path) if Path(path).is_dir() else Path(path).parent) or {}
+    return state, metadata, infer_dit(from_state_dict(state, Path(path).name), beside)
+
+
+def load_expert(path: str, disable_dynamic: bool = False):
+    """A MODEL.
+
+    Args:
+        path: transformer file, or folder of shards.
+        disable_dynamic: ask for ComfyUI's older patcher, which some hooks need.
+    Raises:
+        CheckpointError: not a Wan transformer, or incomplete.
+    """
+    mm = comfy.model_management
+    state, _, sizes = read_expert(path)
+    with torch.device("meta"):
+        missing = set(WanDiT(sizes).state_dict()) - set(state)
+    if missing:
+        raise CheckpointError(
+            f"{Path(path).name} lacks {len(missing)} tensors, such as {min(missing)}", "a complete file", "Download it again"
+        )
+    config = ExpertConfig(sizes)
+    config.quant_config = comfy.utils.detect_layer_quantization(state, "")
+    stored = None if config.quant_config else comfy.utils.weight_dtype(state)
+    parameters, supported = comfy.utils.calculate_parameters(state), config.supported_inference_dtypes
+    device, offload = mm.get_torch_device(), mm.unet_offload_device()
+    dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=supported, weight_dtype=stored)
+    cast = mm.unet_manual_cast(None if config.quant_config else dtype, device, supported)
+    config.set_inference_dtype(dtype, cast, device=device)
+    model = config.get_model(state)
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = kind(model, load_device=device, offload_device=offload)
+    if not mm.is_device_cpu(offload):
+        model.to(offload)
+    model.load_model_weights(state, "", assign=patcher.is_dynamic())
+    patcher.cached_patcher_init = (load_expert, (path,))
+    return patcher

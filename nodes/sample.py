@@ -1,0 +1,191 @@
+"""Sampling: one run across both experts."""
+
+import comfy.samplers
+from comfy_api.latest import io, ui
+
+from ..wan_core.config import PRESETS
+from ..wan_core.flow import SOLVERS
+from .conditioning import size_inputs
+from .load import CATEGORY
+
+OFFICIAL = "official"
+
+
+def solvers() -> list[str]:
+    """The official solvers first, then every ComfyUI sampler; one of the same name is ComfyUI's own."""
+    return [f"{OFFICIAL} {solver}" for solver in SOLVERS] + list(comfy.samplers.KSampler.SAMPLERS)
+
+
+def schedules() -> list[str]:
+    return [OFFICIAL, *comfy.samplers.KSampler.SCHEDULERS]
+
+
+def pair_inputs():
+    return [
+        io.Model.Input("high_noise", tooltip="Does the steps that start at or above the boundary; or the only model."),
+        io.Model.Input("low_noise", optional=True, tooltip="Does the steps below the boundary. Leave it out for a single model."),
+    ]
+
+
+def number_inputs():
+    return [
+        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Solver steps of the whole run, both experts together. Official: 40."),
+        io.Float.Input("cfg_high", default=4.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the high-noise expert; 1 skips the negative pass."),
+        io.Float.Input("cfg_low", default=3.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the low-noise expert; 1 skips the negative pass."),
+        io.Float.Input("boundary", default=0.875, min=0.0, max=1.0, step=0.001, round=0.0001, tooltip="Where the low-noise expert takes over, as a share of the 1000 timesteps. Official: 0.875 text-to-video, 0.9 image-to-video."),
+        io.Float.Input("shift", default=12.0, min=0.01, max=100.0, step=0.1, round=0.01, tooltip="Moves steps toward high noise. Official: 12 text-to-video, 5 image-to-video and 5B."),
+        io.Combo.Input("solver", options=solvers(), default=solvers()[0], tooltip="The official solvers first, then ComfyUI's samplers."),
+        io.Combo.Input("schedule", options=schedules(), default=OFFICIAL, tooltip="The official grid first, then ComfyUI's schedulers."),
+        io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Below 1: start from the given latent with that much noise."),
+    ]  # fmt: skip
+
+
+class Wan22MoEGuider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        boundary = next(i for i in number_inputs() if i.id == "boundary")
+        cfgs = [i for i in number_inputs() if i.id.startswith("cfg")]
+        return io.Schema(
+            node_id="Wan22MoEGuider",
+            display_name="Wan 2.2 MoE Guider",
+            category=CATEGORY,
+            description="Both experts behind one guider, for SamplerCustomAdvanced.",
+            search_aliases=["dual model guider", "moe", "cfg guider"],
+            inputs=[
+                *pair_inputs(),
+                io.Conditioning.Input("positive", tooltip="What the clip shows."),
+                io.Conditioning.Input("negative", tooltip="What it should not show."),
+                *cfgs,
+                boundary,
+            ],
+            outputs=[io.Guider.Output()],
+        )
+
+    @classmethod
+    def execute(cls, high_noise, positive, negative, cfg_high, cfg_low, boundary, low_noise=None) -> io.NodeOutput:
+        from .host.run import make_guider
+
+        return io.NodeOutput(make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary))
+
+
+class Wan22FlowSchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        wanted = [i for i in number_inputs() if i.id in ("steps", "shift", "denoise")]
+        return io.Schema(
+            node_id="Wan22FlowSchedule",
+            display_name="Wan 2.2 Flow Schedule",
+            category=CATEGORY,
+            description="The official noise levels.",
+            search_aliases=["sigmas", "scheduler", "flow shift"],
+            inputs=[
+                *wanted[:2],
+                io.Combo.Input("solver", options=list(SOLVERS), tooltip="UniPC starts at 0.999, DPM++ at exactly 1."),
+                wanted[2],
+            ],
+            outputs=[io.Sigmas.Output()],
+        )
+
+    @classmethod
+    def execute(cls, steps, shift, solver, denoise) -> io.NodeOutput:
+        from .host.sampler import official_sigmas
+
+        return io.NodeOutput(official_sigmas(steps, shift, solver, denoise))
+
+
+class Wan22Solver(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Wan22Solver",
+            display_name="Wan 2.2 Solver",
+            category=CATEGORY,
+            description="The official solver step.",
+            search_aliases=["sampler", "unipc", "dpm++ 2m"],
+            inputs=[io.Combo.Input("solver", options=list(SOLVERS), tooltip="UniPC is the official default.")],
+            outputs=[io.Sampler.Output()],
+        )
+
+    @classmethod
+    def execute(cls, solver) -> io.NodeOutput:
+        from .host.sampler import official_sampler
+
+        return io.NodeOutput(official_sampler(solver))
+
+
+class Wan22MoEKSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        numbers = number_inputs()
+        return io.Schema(
+            node_id="Wan22MoEKSampler",
+            display_name="Wan 2.2 MoE KSampler",
+            category=CATEGORY,
+            description="One sampling run across both experts: the latent is handed over at the boundary, the solver goes on.",
+            search_aliases=["ksampler", "moe sampler", "two stage sampler", "high noise low noise"],
+            inputs=[
+                *pair_inputs(),
+                io.Conditioning.Input("positive", tooltip="What the clip shows."),
+                io.Conditioning.Input("negative", tooltip="What it should not show."),
+                io.Latent.Input("latent_image", tooltip="An empty latent, or one to start from."),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+                             tooltip="The same noise as the native samplers draw for this seed."),
+                *numbers,
+                io.Int.Input("start_at_step", default=0, min=0, max=10000, optional=True, advanced=True, tooltip="First step to do."),
+                io.Int.Input("end_at_step", default=10000, min=0, max=10000, optional=True, advanced=True,
+                             tooltip="Step to stop before; the rest of the noise is left in the latent."),
+            ],
+            outputs=[io.Latent.Output()],
+            hidden=[io.Hidden.unique_id],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, high_noise, positive, negative, latent_image, seed, steps, cfg_high, cfg_low, boundary, shift, solver,
+        schedule, denoise, start_at_step=0, end_at_step=10000, low_noise=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        from .host import run
+
+        guider = run.make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary)
+        sampler = run.make_sampler(solver)
+        sigmas = run.make_sigmas(high_noise, steps, shift, solver, schedule, denoise)
+        sigmas = sigmas[start_at_step : max(start_at_step, end_at_step) + 1]
+        return io.NodeOutput(run.sample(guider, sampler, sigmas, latent_image, seed, cls.hidden.unique_id))
+
+
+class Wan22Plan(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        wanted = [i for i in number_inputs() if i.id in ("steps", "boundary", "shift")]
+        return io.Schema(
+            node_id="Wan22Plan",
+            display_name="Wan 2.2 Plan",
+            category=CATEGORY,
+            description="Which expert does which step, and how much memory the clip will need. Loads nothing.",
+            search_aliases=["steps per expert", "memory estimate", "schedule table"],
+            inputs=[
+                io.Combo.Input("model", options=list(PRESETS), tooltip="A model of the family."),
+                *wanted,
+                io.Combo.Input("solver", options=list(SOLVERS), tooltip="UniPC starts at 0.999, DPM++ at exactly 1."),
+                *size_inputs(),
+            ],
+            outputs=[io.String.Output("text", display_name="text")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model, steps, boundary, shift, solver, width, height, length) -> io.NodeOutput:
+        from ..wan_core.pipeline.plan import idle_experts, plan_text
+        from ..wan_core.pipeline.request import Request
+
+        preset = PRESETS[model]
+        request = Request.resolve(
+            preset, num_inference_steps=steps, flow_shift=shift, solver=solver, width=width, height=height, num_frames=length,
+            boundary_ratio=boundary if preset.two_experts else None,
+        )  # fmt: skip
+        warnings = [f"Warning: the {who}-noise expert gets no step." for who in idle_experts(request)]
+        text = "\n".join([*warnings, plan_text(preset, request)])
+        return io.NodeOutput(text, ui=ui.PreviewText(text))
+
+
+NODES = [Wan22MoEGuider, Wan22FlowSchedule, Wan22Solver, Wan22MoEKSampler, Wan22Plan]

@@ -1,0 +1,123 @@
+"""The tiny official folder written again in the other layouts, by the tools that write them in real life."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from wan_core.checkpoints import load_text_encoder, load_vae
+from wan_core.checkpoints.build import open_part
+from wan_core.checkpoints.names import official_names
+from wan_core.config import DiTConfig, Preset, TextConfig, VAEConfig
+from wan_core.demo.tiny import tiny_preset
+
+
+def state_of(path: Path, kind: str) -> dict[str, torch.Tensor]:
+    weights = open_part(path, kind)
+    return {name: weights.mapped(name) for name in weights}
+
+
+def fill(module: torch.nn.Module, kind: str, official: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """Give a foreign module our weights, through the name table. Its own forward then judges the table."""
+    names = official_names(kind, module.state_dict(), type(module).__name__)
+    assert set(names) == set(official)
+    module.load_state_dict({theirs: official[ours] for ours, theirs in names.items()}, strict=kind != "text_encoder")
+    return module.eval()
+
+
+def diffusers_transformer(config: DiTConfig):
+    from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
+
+    arguments = dict(
+        patch_size=config.patch, num_attention_heads=config.heads, attention_head_dim=config.head_dim,
+        in_channels=config.in_channels, out_channels=config.out_channels, text_dim=config.text_dim,
+        freq_dim=config.freq_dim, ffn_dim=config.ffn_dim, num_layers=config.layers, cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads", eps=config.eps,
+    )  # fmt: skip
+    if config.vace_layers:
+        return WanVACETransformer3DModel(**arguments, vace_layers=list(config.vace_layers), vace_in_channels=96)
+    return WanTransformer3DModel(**arguments)
+
+
+def diffusers_vae(config: VAEConfig):
+    from diffusers import AutoencoderKLWan
+
+    newer = {}
+    if config.version == "2.2":
+        newer = dict(decoder_base_dim=config.decoder_dim, is_residual=True, in_channels=12, out_channels=12,
+                     patch_size=2, scale_factor_spatial=16)  # fmt: skip
+    return AutoencoderKLWan(
+        base_dim=config.dim, z_dim=config.z_channels, latents_mean=config.mean, latents_std=config.std, **newer
+    )
+
+
+def huggingface_text_encoder(config: TextConfig):
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    return UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=config.vocab, d_model=config.dim, d_kv=config.dim_attn // config.heads, d_ff=config.ffn_dim,
+            num_layers=config.layers, num_heads=config.heads, feed_forward_proj="gated-gelu",
+        )
+    )  # fmt: skip
+
+
+def write_diffusers_folder(folder: Path, source: Path, preset: Preset) -> Path:
+    """Through the savers of diffusers and transformers."""
+    import diffusers
+    from transformers import T5TokenizerFast
+
+    experts = [source / "high_noise_model", source / "low_noise_model"] if preset.two_experts else [source]
+    transformers = [fill(diffusers_transformer(preset.dit), "dit", state_of(path, "dit")) for path in experts]
+    vae = diffusers_vae(preset.vae)
+    fill(vae, "vae", load_vae(source / f"Wan{preset.vae.version}_VAE.pth").state_dict())
+    text = load_text_encoder(source / "models_t5_umt5-xxl-enc-bf16.pth").state_dict()
+    encoder = fill(huggingface_text_encoder(preset.text).to(torch.bfloat16), "text_encoder", text)
+    tokenizer = T5TokenizerFast.from_pretrained(source / "google" / "umt5-xxl", extra_ids=0)
+    parts = dict(
+        tokenizer=tokenizer, text_encoder=encoder, vae=vae, transformer=transformers[0],
+        scheduler=diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=preset.shift),
+    )  # fmt: skip
+    if preset.two_experts:
+        parts |= dict(transformer_2=transformers[1], boundary_ratio=preset.boundary)
+    if preset.task == "i2v":
+        pipeline = diffusers.WanImageToVideoPipeline(image_encoder=None, image_processor=None, **parts)
+    elif preset.task == "vace":
+        pipeline = diffusers.WanVACEPipeline(**parts)
+    else:
+        pipeline = diffusers.WanPipeline(expand_timesteps=preset.task == "ti2v", **parts)
+    pipeline.save_pretrained(folder, max_shard_size="1MB")
+    return folder
+
+
+def write_comfyui_folder(folder: Path, source: Path, preset: Preset, prefix: str = "") -> Path:
+    """Single files under the names and in the folders of the usual downloads."""
+    names = {"high_noise_model": "wan2.2_high_noise_14B_fp16", "low_noise_model": "wan2.2_low_noise_14B_fp16"}
+    experts = names if preset.two_experts else {"": "wan2.2_5B_fp16"}
+    for path, name in experts.items():
+        state = {prefix + key: t.contiguous() for key, t in state_of(source / path, "dit").items()}
+        _save(state, folder / "diffusion_models" / f"{name}.safetensors")
+    vae = state_of(source / f"Wan{preset.vae.version}_VAE.pth", "vae")
+    _save(vae, folder / "vae" / f"wan_{preset.vae.version}_vae.safetensors")
+    encoder = huggingface_text_encoder(preset.text).to(torch.bfloat16)
+    fill(encoder, "text_encoder", state_of(source / "models_t5_umt5-xxl-enc-bf16.pth", "text_encoder"))
+    state = {key: t for key, t in encoder.state_dict().items() if key != "encoder.embed_tokens.weight"}
+    proto = (source / "google" / "umt5-xxl" / "spiece.model").read_bytes()
+    state["spiece_model"] = torch.frombuffer(bytearray(proto), dtype=torch.uint8)
+    _save(state, folder / "text_encoders" / "umt5_xxl_fp16.safetensors")
+    return folder
+
+
+def _save(state, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path)
+
+
+def write_layout(layout: str, folder: Path, source: Path, name: str) -> Path:
+    """The model of `source` in another layout; "official" is `source` itself."""
+    preset = tiny_preset(name)
+    if layout == "diffusers":
+        return write_diffusers_folder(folder, source, preset)
+    if layout == "comfyui":
+        return write_comfyui_folder(folder, source, preset)
+    return source

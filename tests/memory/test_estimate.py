@@ -1,0 +1,48 @@
+import pytest
+import torch
+from ledger import Ledger
+
+from wan_core.config import PRESETS, DiTConfig, VAEConfig
+from wan_core.dit import WanDiT
+from wan_core.memory.estimate import decoding_bytes, dit_parameters, estimate, sampling_bytes
+from wan_core.shapes import VideoShape
+from wan_core.text import UMT5
+from wan_core.vae import WanVAE
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_weights_are_counted_exactly(name):
+    preset = PRESETS[name]
+    with torch.device("meta"):
+        modules = WanDiT(preset.dit), UMT5(preset.text), WanVAE(preset.vae)
+    dit, text, vae = (sum(p.numel() for p in module.parameters()) for module in modules)
+    memory = estimate(preset, VideoShape(5, 64, 64), torch.bfloat16)
+    assert dit_parameters(preset.dit) == dit
+    assert (memory.expert, memory.text_encoder, memory.vae) == (2 * dit, 2 * text, 4 * vae)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dim, ffn", [(512, 1382), (768, 3584)])
+@pytest.mark.parametrize("kind", ["t2v", "ti2v", "vace"])
+def test_sampling_is_estimated_within_a_fifth(dtype, dim, ffn, kind):
+    hints = (0, 2) if kind == "vace" else ()
+    config = DiTConfig(dim=dim, ffn_dim=ffn, heads=dim // 128, layers=4, text_dim=64, vace_layers=hints)
+    model, tokens = WanDiT(config).to(dtype), 5 * 20 * 20
+    t = torch.tensor([500])
+    if kind == "ti2v":
+        t = torch.full((1, tokens), 500)
+        t[:, :400] = 0
+    vace = torch.randn(1, 96, 5, 40, 40) if kind == "vace" else None
+    with Ledger() as ledger:
+        model(torch.randn(1, 16, 5, 40, 40), t, torch.randn(1, 20, 64), vace=vace)
+    assert sampling_bytes(config, tokens, dtype, kind == "ti2v") == pytest.approx(ledger.peak, rel=0.2)
+
+
+@pytest.mark.parametrize("config", [VAEConfig(), VAEConfig.wan22()], ids=lambda c: c.version)
+def test_decoding_is_estimated_within_a_fifth(config):
+    vae = WanVAE(config)
+    latents = torch.randn(1, config.z_channels, 3, 64 // config.space_stride, 64 // config.space_stride)
+    with Ledger() as ledger:
+        for _ in vae.decode_chunks(latents):
+            pass
+    assert decoding_bytes(config, 64, 64) == pytest.approx(ledger.peak, rel=0.2)

@@ -1,0 +1,60 @@
+"""Numbers inside ComfyUI: equal to the library, to the recordings, to a single model, and to the native nodes."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import comfyui as comfy
+import pytest
+from goldens import FOLDER
+
+INSIDE = Path(__file__).parent / "inside.py"
+
+
+@pytest.fixture(scope="module")
+def measured(comfyui, base):
+    command = [comfy.python(comfyui), INSIDE, comfyui, comfy.ROOT, base / "models", FOLDER]
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
+    assert lines, run.stdout[-2000:] + run.stderr[-6000:]
+    return json.loads(lines[-1].removeprefix("RESULT "))
+
+
+def test_the_sampler_equals_the_library(measured):
+    assert set(measured["equals_wan_core"]) == {"unipc", "dpmpp_2m", "euler"}
+    assert max(measured["equals_wan_core"].values()) < 1e-4
+
+
+def test_the_sampler_equals_the_official_recording(measured):
+    golden = measured["equals_golden"]
+    assert golden["unipc"] < 3e-4 and golden["dpmpp_2m"] < 3e-4
+    assert golden["unipc experts"] and golden["dpmpp_2m experts"]
+
+
+def test_the_same_model_in_both_slots_is_the_model_alone(measured):
+    """Every sampler that ComfyUI has, multistep, two-stage and with added noise alike."""
+    assert measured["same_model_twice"]["wrong"] == []
+    assert measured["same_model_twice"]["handed_over"] > 30
+
+
+def test_steps_per_expert(measured):
+    found = measured["steps_per_expert"]
+    assert found["40 12 0.875"] == [26, 14] and found["40 5 0.9"] == [15, 25] and found["20 8 0.875"] == [11, 9]
+    assert found["4 5 0.9"] == [2, 2] and found["2 5 0.9"] == [1, 1]
+    assert all(ours == official for key, (ours, official) in found.items() if key.startswith("edge"))
+
+
+def test_native_models_and_ours_are_interchangeable(measured):
+    for what, difference in measured["native_and_ours"].items():
+        assert difference < 1e-3, what
+
+
+def test_a_lora_changes_the_steps_of_its_expert_alone(measured):
+    found = measured["lora_changes_its_expert_alone"]
+    n = found["high_steps"]
+    assert found["same"] == [True] * n + [False] * (8 - n) and n > 0
+    assert found["model left alone"]
+
+
+def test_an_interrupt_or_a_shortage_leaves_nothing(measured):
+    assert measured["nothing_is_left_behind"]["left"] == []

@@ -1,0 +1,232 @@
+"""The pack as its users meet it: a ComfyUI server, its API, and files in its output folder."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+
+import comfyui as comfy
+import pytest
+from graphs import models, node, sampler, save, t2v
+from PIL import Image
+
+from wan_core.video import read_metadata, read_video
+
+NODES = {
+    "Wan22ExpertLoader", "Wan22TextEncoderLoader", "Wan22TextEncode", "Wan22VAELoader", "Wan22VAEEncode", "Wan22VAEDecode",
+    "Wan22VAEDecodeToVideo", "Wan22EmptyLatent", "Wan22I2VConditioning", "Wan22TI2V", "Wan22VCU", "Wan22MoEGuider",
+    "Wan22FlowSchedule", "Wan22Solver", "Wan22MoEKSampler", "Wan22Plan",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def image(server):
+    """A picture in the server's input folder, and the node that loads it."""
+    Image.linear_gradient("L").convert("RGB").resize((80, 60)).save(server.base / "input" / "picture.png")
+    return node("LoadImage", image="picture.png")
+
+
+def clip_of(server, entry, name="save"):
+    (shown,) = entry["outputs"][name]["images"]
+    assert entry["outputs"][name]["animated"] == [True]
+    return server.base / "output" / shown["subfolder"] / shown["filename"]
+
+
+def test_every_node_is_there_and_explains_itself(server):
+    info = server.get("/object_info")
+    assert NODES <= set(info)
+    for name in NODES:
+        schema = info[name]
+        assert schema["category"] == "Wan 2.2" and schema["description"] and schema["search_aliases"]
+        for kind in ("required", "optional"):
+            for key, (_, *options) in schema["input"].get(kind, {}).items():
+                assert options and options[0].get("tooltip"), f"{name}.{key}"
+    solvers = info["Wan22MoEKSampler"]["input"]["required"]["solver"]
+    options = solvers[1]["options"] if solvers[0] == "COMBO" else solvers[0]
+    assert options[:3] == ["official unipc", "official dpmpp_2m", "official euler"] and "dpmpp_2m_sde" in options
+
+
+def test_the_log_has_no_error(server):
+    assert "wan22-moe" in server.log and "IMPORT FAILED" not in server.log
+    assert not [line for line in server.log.splitlines() if "wan22" in line.lower() and "error" in line.lower()]
+
+
+def test_text_to_video(server):
+    entry = server.run(t2v("clips/first"))
+    path = clip_of(server, entry)
+    assert path.parent.name == "clips" and read_video(path).shape == (9, 32, 48, 3)
+    stored = read_metadata(path)
+    assert json.loads(stored["prompt"])["sample"]["inputs"]["seed"] == 3
+    shown = entry["outputs"]["save"]["images"][0]
+    query = f"/view?filename={shown['filename']}&subfolder={shown['subfolder']}&type=output"
+    with urllib.request.urlopen(server.url + query) as answer:
+        assert answer.read() == path.read_bytes()
+
+
+def test_image_to_video_with_first_and_last_frame(server, image):
+    graph = models("i2v-a14b") | {
+        "image": image,
+        "condition": node("Wan22I2VConditioning", positive=["text", 0], negative=["text", 1], vae=["vae", 0], width=48,
+                          height=32, length=9, start_image=["image", 0], end_image=["image", 0]),
+        "sample": sampler(["condition", 2], ("condition", 0), ("condition", 1), boundary=0.9, shift=5.0),
+        "save": save("i2v"),
+    }  # fmt: skip
+    assert read_video(clip_of(server, server.run(graph))).shape == (9, 32, 48, 3)
+
+
+@pytest.mark.parametrize("with_image", [True, False])
+def test_5b(server, image, with_image):
+    given = {"start_image": ["image", 0]} if with_image else {}
+    graph = models("ti2v-5b", pair=False) | {
+        "latent": node("Wan22TI2V", vae=["vae", 0], width=64, height=64, length=9, **given),
+        "sample": sampler(["latent", 0], pair=False, shift=5.0),
+        "save": save("5b", fps=24),
+    }
+    if with_image:
+        graph["image"] = image
+    assert read_video(clip_of(server, server.run(graph))).shape == (9, 64, 64, 3)
+
+
+def test_vace_with_references(server, image):
+    graph = models("vace-a14b") | {
+        "image": image,
+        "condition": node("Wan22VCU", positive=["text", 0], negative=["text", 1], vae=["vae", 0], width=48, height=32,
+                          length=9, strength=0.8, video=["image", 0], reference_images=["image", 0]),
+        "sample": sampler(["condition", 2], ("condition", 0), ("condition", 1), shift=16.0),
+        "trim": node("TrimVideoLatent", samples=["sample", 0], trim_amount=["condition", 3]),
+        "save": save("vace", ("trim", 0)),
+    }  # fmt: skip
+    assert read_video(clip_of(server, server.run(graph))).shape == (9, 32, 48, 3)
+
+
+@pytest.mark.parametrize("solver, schedule", [
+    ("official dpmpp_2m", "official"), ("official euler", "simple"), ("euler", "simple"), ("uni_pc_bh2", "official"),
+    ("dpmpp_2m_sde", "beta"), ("heun", "normal"),
+])  # fmt: skip
+def test_other_solvers_and_schedules(server, solver, schedule):
+    server.run(t2v("solver", solver=solver, schedule=schedule))
+
+
+def test_custom_sampling_with_the_native_nodes(server):
+    graph = t2v("custom")
+    graph |= {
+        "guider": node("Wan22MoEGuider", high_noise=["experts", 0], low_noise=["experts", 1], positive=["text", 0],
+                       negative=["text", 1], cfg_high=4.0, cfg_low=3.0, boundary=0.875),
+        "sigmas": node("Wan22FlowSchedule", steps=4, shift=12.0, solver="unipc", denoise=1.0),
+        "solver": node("Wan22Solver", solver="unipc"),
+        "noise": node("RandomNoise", noise_seed=3),
+        "sample": node("SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0], sampler=["solver", 0],
+                       sigmas=["sigmas", 0], latent_image=["latent", 0]),
+    }  # fmt: skip
+    assert read_video(clip_of(server, server.run(graph))).shape == (9, 32, 48, 3)
+
+
+def test_decoding_to_frames_tiled_and_not(server):
+    graph = t2v("frames")
+    del graph["save"]
+    graph["decode"] = node("Wan22VAEDecode", samples=["sample", 0], vae=["vae", 0], tile_size=32, overlap=16)
+    graph["again"] = node("Wan22VAEEncode", pixels=["decode", 0], vae=["vae", 0], tile_size=32, overlap=16)
+    graph["native"] = node("VAEDecode", samples=["again", 0], vae=["vae", 0])
+    graph["keep"] = node("SaveImage", images=["native", 0], filename_prefix="frames")
+    assert len(server.run(graph)["outputs"]["keep"]["images"]) == 9
+
+
+def test_native_prompt_nodes_take_our_text_encoder(server):
+    graph = t2v("native-text")
+    graph["text"] = node("CLIPTextEncode", clip=["clip", 0], text="a red circle")
+    graph["sample"]["inputs"]["negative"] = ["text", 0]
+    server.run(graph)
+
+
+def test_plan_shows_a_table(server):
+    graph = {"plan": node("Wan22Plan", model="t2v-a14b", steps=40, boundary=0.0, shift=12.0, solver="unipc", width=832, height=480, length=81)}
+    (text,) = server.run(graph)["outputs"]["plan"]["text"]
+    assert "low-noise expert gets no step" in text and "32,760 tokens" in text and "peak" in text
+
+
+def test_a_repeated_prompt_runs_nothing_and_a_seed_reruns_the_sampler(server):
+    server.run(t2v("cache"))
+    again = server.run(t2v("cache"))
+    assert not server.executed(again)
+    changed = server.run(t2v("cache", seed=4))
+    assert server.executed(changed) == {"sample", "save"}
+
+
+def test_files_are_never_overwritten(server):
+    first = clip_of(server, server.run(t2v("same", seed=11)))
+    second = clip_of(server, server.run(t2v("same", seed=12)))
+    assert first != second and first.is_file() and second.is_file()
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda g: g["experts"]["inputs"].update(low_noise=g["experts"]["inputs"]["high_noise"]), "in both slots"),
+    (lambda g: g["experts"]["inputs"].update(
+        high_noise=g["experts"]["inputs"]["low_noise"], low_noise=g["experts"]["inputs"]["high_noise"]), "Swap the two"),
+    (lambda g: g["experts"]["inputs"].update(low_noise="i2v-a14b/wan2.2_low_noise_14B_fp16.safetensors"), "two experts of one model"),
+    (lambda g: g["vae"]["inputs"].update(vae_name="ti2v-5b/wan_2.2_vae.safetensors"), "the VAE's 48 channels"),
+    (lambda g: g["latent"]["inputs"].update(family="5B", width=64, height=64), "48 channels.*16 latent channels"),
+    (lambda g: g["experts"]["inputs"].update(
+        high_noise="i2v-a14b/wan2.2_high_noise_14B_fp16.safetensors", low_noise="none"), "36.*without an image|two experts"),
+    (lambda g: g["save"]["inputs"].update(filename_prefix="../../outside"), "inside the output folder"),
+    (lambda g: g["latent"]["inputs"].update(width=50), "multiples of 16|value"),
+])  # fmt: skip
+def test_wrong_parts_are_refused_with_both_named(server, change, message):
+    graph = t2v("wrong", seed=99)
+    change(graph)
+    if "low_noise" in graph["sample"]["inputs"] and graph["experts"]["inputs"]["low_noise"] == "none":
+        del graph["sample"]["inputs"]["low_noise"]
+    said = server.error(graph)
+    assert re.search(message, said, re.S), said
+    assert not list(server.base.parent.glob("outside*"))
+
+
+def test_cancel_in_either_expert_frees_the_way_for_the_next(server):
+    for steps, wait in ((200, 0.5), (200, 3)):
+        prompt = server.queue(t2v("cancel", steps=steps, seed=steps + int(wait)) | {
+            "latent": node("Wan22EmptyLatent", width=160, height=160, length=33, batch_size=1, family="A14B")
+        })  # fmt: skip
+        time.sleep(wait)
+        server.post("/interrupt", {})
+        entry = server.wait(prompt)
+        assert [kind for kind, _ in entry["status"]["messages"]][-1] == "execution_interrupted"
+    server.run(t2v("after-cancel", seed=123))
+
+
+def test_the_queue_client_changes_prompt_and_seed_and_saves_the_clip(server, tmp_path):
+    (tmp_path / "workflow.json").write_text(json.dumps(t2v("client")))
+    command = [sys.executable, comfy.ROOT / "examples" / "queue_workflow.py", tmp_path / "workflow.json", "--prompt", "一只猫",
+               "--seed", "77", "--out", tmp_path / "clip.mp4", "--server", server.url.removeprefix("http://")]  # fmt: skip
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stdout + run.stderr
+    made_with = json.loads(read_metadata(tmp_path / "clip.mp4")["prompt"])
+    assert made_with["text"]["inputs"]["positive"] == "一只猫" and made_with["sample"]["inputs"]["seed"] == 77
+    assert len(read_video(tmp_path / "clip.mp4")) == 9
+
+
+def test_the_queue_client_repeats_what_the_server_says(server, tmp_path):
+    (tmp_path / "workflow.json").write_text(json.dumps(t2v("client", steps=-4)))
+    command = [sys.executable, str(comfy.ROOT / "examples" / "queue_workflow.py"), str(tmp_path / "workflow.json"), "--server"]
+    run = subprocess.run([*command, server.url.removeprefix("http://")], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1 and "value_smaller_than_min" in run.stderr
+    run = subprocess.run([*command, "127.0.0.1:9"], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1 and "No ComfyUI answers" in run.stderr
+
+
+def test_the_pack_imports_quickly(comfyui):
+    """Beyond ComfyUI's own modules: nothing that builds models is loaded before a node runs."""
+    code = """
+import asyncio, sys, time
+sys.argv = ["main", "--cpu"]
+import comfy.options
+comfy.options.enable_args_parsing()
+import nodes, comfy.samplers, comfy_api.latest, folder_paths, server, comfy.latent_formats, comfy.utils, node_helpers
+start = time.perf_counter()
+loaded = asyncio.run(nodes.load_custom_node(%r))
+print(loaded, time.perf_counter() - start, [m for m in sys.modules if ".wan_core." in m and any(p in m for p in (".dit", ".vae", ".checkpoints", ".pipeline"))])
+"""
+    run = subprocess.run([comfy.python(comfyui), "-c", code % str(comfy.ROOT)], capture_output=True, text=True, cwd=comfyui)
+    loaded, seconds, modules = run.stdout.strip().splitlines()[-1].split(" ", 2)
+    assert loaded == "True" and float(seconds) < 0.5 and modules == "[]", run.stdout + run.stderr
+

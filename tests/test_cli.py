@@ -1,0 +1,147 @@
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from wan_core.cli import BAD_INPUT, BAD_MODEL, FAILED, INTERRUPTED, OK, _parser, main
+from wan_core.video import read_metadata, read_video
+
+NUMBERS = ["--width", "48", "--height", "32", "--frames", "5", "--steps", "4", "--seed", "3"]
+
+
+@pytest.mark.parametrize("prompt", ["A red circle moves", "一只猫在雪地里行走"])
+def test_generate_writes_a_clip_and_says_where(official_folder, tmp_path, capfd, prompt):
+    out = tmp_path / "clip.mp4"
+    assert main(["generate", str(official_folder()), prompt, "--out", str(out), *NUMBERS]) == OK
+    printed = capfd.readouterr()
+    assert str(out) in printed.out and "seed 3" in printed.out
+    assert read_video(out).shape == (5, 32, 48, 3)
+    assert read_metadata(out)["prompt"] == prompt
+
+
+def test_the_progress_bar_names_the_expert_at_work(official_folder, tmp_path, capfd):
+    main(["generate", str(official_folder()), "a cat", "--out", str(tmp_path / "clip.mp4"), *NUMBERS])
+    shown = capfd.readouterr().err
+    assert shown.index("high-noise expert: layout and motion") < shown.index("low-noise expert: texture and detail")
+    assert "4/4" in shown
+
+
+def test_a_single_model_is_not_called_an_expert(official_folder, tmp_path, capfd):
+    arguments = ["--width", "64", "--height", "64", "--frames", "5", "--steps", "2"]
+    assert main(["generate", str(official_folder("ti2v-5b")), "a cat", "--out", str(tmp_path / "c.mp4"), *arguments]) == OK
+    shown = capfd.readouterr().err
+    assert "the model" in shown and "expert" not in shown
+
+
+def test_generate_from_an_image_with_offload(official_folder, tmp_path):
+    Image.new("RGB", (60, 40), "navy").save(tmp_path / "first.png")
+    arguments = ["--image", str(tmp_path / "first.png"), "--offload", "--out", str(tmp_path / "clip.mp4"), *NUMBERS]
+    assert main(["generate", str(official_folder("i2v-a14b")), "waves", *arguments]) == OK
+
+
+@pytest.mark.parametrize("arguments, code, message", [
+    (["--width", "50"], BAD_INPUT, "50×32.*width is 48 or 64, height 32"),
+    (["--frames", "6"], BAD_INPUT, "nearest count is 5 or 9"),
+    (["--guidance", "nan"], BAD_INPUT, "guidance_scale"),
+    (["--steps", "-1"], BAD_INPUT, "steps"),
+    (["--solver", "heun"], BAD_INPUT, "unipc"),
+    (["--image", "x.png"], BAD_INPUT, "image was given"),
+    (["--out", "missing/clip.mp4"], BAD_INPUT, "not a folder"),
+    (["--out", "clip.avi"], BAD_INPUT, "ends in .mp4"),
+    (["--video", "missing.mp4"], BAD_INPUT, "video was given"),
+    (["--device", "quantum"], BAD_INPUT, "the device quantum cannot be used here"),
+    (["--seed", "99999999999999999999"], BAD_INPUT, "seed"),
+])  # fmt: skip
+def test_what_is_wrong_is_said_in_one_line(official_folder, tmp_path, capfd, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", str(official_folder()), "a cat", *NUMBERS, *arguments]) == code
+    shown = capfd.readouterr().err.splitlines()[-1]
+    assert shown.startswith("error: ") and re.search(message, shown)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command, message", [
+    (["generate", "nowhere", "a cat"], "nowhere is not a folder"),
+    (["inspect", "nowhere"], "nowhere does not exist"),
+    (["plan", "Wan-AI/Wan2.2-TI2V-5B"], "hf download Wan-AI/Wan2.2-TI2V-5B --local-dir"),
+])  # fmt: skip
+def test_a_missing_model_has_its_own_exit_code(capfd, command, message):
+    assert main(command) == BAD_MODEL
+    assert message in capfd.readouterr().err
+
+
+def test_a_missing_ffmpeg_is_a_failure_of_the_machine(official_folder, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "nothing"))
+    assert main(["generate", str(official_folder()), "a cat", "--out", str(tmp_path / "clip.mp4"), *NUMBERS]) == FAILED
+    assert "no ffmpeg can be run" in capfd.readouterr().err
+
+
+def test_plan_of_the_real_model(capfd):
+    assert main(["plan", "--preset", "t2v-a14b"]) == OK
+    shown = capfd.readouterr().out
+    assert "26 high-noise + 14 low-noise steps" in shown and "1280x720, 81 frames" in shown and "75,600 tokens" in shown
+    rows = re.findall(r"^ *(\d+) +(\d+) +([\d.]+) +(high|low)$", shown, re.M)
+    assert len(rows) == 40 and rows[0] == ("1", "999", "0.9999", "high") and rows[26][3] == "low"
+    assert re.search(r"one expert +26\.61 GiB", shown)
+
+
+def test_plan_warns_when_an_expert_gets_no_step(capfd):
+    assert main(["plan", "--boundary", "0"]) == OK
+    assert "warning: the low-noise expert gets no step" in capfd.readouterr().err
+
+
+def test_plan_of_a_folder_and_of_a_single_model(official_folder, capfd):
+    assert main(["plan", str(official_folder("ti2v-5b")), "--width", "64", "--height", "64", "--frames", "5"]) == OK
+    shown = capfd.readouterr().out
+    assert shown.startswith("ti2v-5b: 50 steps") and "expert gets" not in shown
+
+
+def test_plan_names_the_legal_size(capfd):
+    assert main(["plan", "--preset", "ti2v-5b", "--height", "720"]) == BAD_INPUT
+    assert "multiples of 32. The nearest legal width is 1280, height 704 or 736" in capfd.readouterr().err
+
+
+def test_inspect_of_a_folder(official_folder, capfd):
+    assert main(["inspect", str(official_folder("i2v-a14b"))]) == OK
+    shown = capfd.readouterr().out
+    assert "i2v-a14b, official layout" in shown and shown.count("billion parameters") == 4
+
+
+def test_demo(tmp_path, capfd):
+    out = tmp_path / "demo.mp4"
+    assert main(["demo", "--out", str(out)]) == OK
+    assert read_video(out).shape == (17, 64, 96, 3) and str(out) in capfd.readouterr().out
+
+
+def test_every_command_and_option_is_explained(capfd):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    shown = capfd.readouterr().out
+    assert stop.value.code == 0 and "exit codes:" in shown and "examples:" in shown
+    (commands,) = _parser()._subparsers._group_actions
+    assert set(commands.choices) == {"generate", "inspect", "plan", "demo"}
+    assert {choice.dest for choice in commands._choices_actions if choice.help} == set(commands.choices)
+    for command in commands.choices.values():
+        assert command.description and all(action.help for action in command._actions)
+
+
+def test_unknown_commands_exit_with_the_code_for_bad_input():
+    with pytest.raises(SystemExit) as stop:
+        main(["paint"])
+    assert stop.value.code == BAD_INPUT
+
+
+def test_interrupt_ends_quietly(official_folder, tmp_path):
+    command = [sys.executable, "-m", "wan_core", "generate", str(official_folder()), "a cat", "--steps", "1000",
+               "--width", "160", "--height", "160", "--out", str(tmp_path / "clip.mp4")]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    shown = b""
+    while b" 1/1000" not in shown and process.poll() is None:
+        shown += process.stderr.read(1)
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == INTERRUPTED and b"Interrupted." in rest and b"Traceback" not in rest
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,178 @@
+"""From weights to modules: built without memory, then given the tensors of the file."""
+
+from pathlib import Path
+from typing import Callable, Mapping, Optional, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..dit import WanDiT
+from ..errors import CheckpointError
+from ..memory.devices import usable_device, usable_dtype
+from ..text import UMT5
+from ..vae import WanVAE
+from .formats import infer_dit, infer_text, infer_vae, main_dtype, quantisation
+from .names import KINDS, official_names
+from .read import Weights, from_state_dict, open_weights, read_config
+
+Source = str | Path | Mapping[str, Tensor] | Weights
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def load_dit(
+    source: Source, config=None, dtype: Optional[torch.dtype] = None, device: torch.device | str = "cpu"
+) -> WanDiT:
+    """A diffusion transformer in evaluation mode.
+
+    Args:
+        source: a file, a folder of shards, or a state dict; official, diffusers or ComfyUI names.
+        config: DiTConfig, or a dict with keys of the official config.json; None: the config.json beside the weights.
+            What it does not state is inferred from the tensors (heads = dim / 128).
+        dtype: what to compute in; None: as stored (fp8 files compute in bfloat16). Time embedding, modulation,
+            norms with bias, and head are computed in float32 and keep the precision they are stored in.
+        device: where the weights go. On the CPU, tensors that need no cast stay mapped from the file.
+    Raises:
+        CheckpointError: damaged, incomplete, quantised, or not a transformer.
+    """
+    weights = open_part(source, "dit")
+    config = infer_dit(weights, config or config_beside(source))
+    return _build(lambda: WanDiT(config), weights, dtype, device, keep=is_float32_layer)
+
+
+def load_vae(
+    source: Source, config=None, dtype: Optional[torch.dtype] = None, device: torch.device | str = "cpu"
+) -> WanVAE:
+    """A VAE in evaluation mode; version and widths are recognised from the tensors.
+
+    Args:
+        source: a file, a folder, or a state dict; official or diffusers names.
+        config: VAEConfig; None or a dict: inferred from the tensors.
+        dtype: None: float32, as the official code runs it.
+    Raises:
+        CheckpointError: damaged, incomplete, or not a Wan VAE.
+    """
+    weights = open_part(source, "vae")
+    config = infer_vae(weights, config)
+    return _build(lambda: WanVAE(config), weights, dtype or torch.float32, device)
+
+
+def load_text_encoder(
+    source: Source, config=None, dtype: Optional[torch.dtype] = None, device: torch.device | str = "cpu"
+) -> UMT5:
+    """A umT5 encoder in evaluation mode.
+
+    Args:
+        source: a file, a folder of shards, or a state dict; official, Hugging Face or ComfyUI names.
+        config: TextConfig, or a dict with the official constructor's names; the rest is inferred.
+        dtype: None: as stored; weights stored in float16 compute in bfloat16, whose range umT5 needs.
+    Raises:
+        CheckpointError: damaged, incomplete, quantised, or not a umT5 encoder.
+    """
+    weights = open_part(source, "text_encoder")
+    config = infer_text(weights, config)
+    if dtype is None and main_dtype(weights) == torch.float16:
+        dtype = torch.bfloat16
+    return _build(lambda: UMT5(config), weights, dtype, device)
+
+
+def is_float32_layer(name: str) -> bool:
+    """Transformer parameters that take part in float32 arithmetic whatever the branches compute in."""
+    return name.startswith(("time_", "head.")) or name.endswith("modulation") or ".norm3." in name
+
+
+def open_part(source: Source, kind: str) -> Weights:
+    """The part's parameters under their official names.
+
+    Raises:
+        CheckpointError: another kind of file, or one that is quantised.
+    """
+    if not isinstance(source, (str, Path, Mapping, Weights)):
+        raise CheckpointError(f"{KINDS[kind]} from a {type(source).__name__}", "a path or a state dict")
+    if not isinstance(source, Weights):
+        source = from_state_dict(source) if isinstance(source, Mapping) else open_weights(source)
+    sign = quantisation(source)
+    if sign:
+        raise CheckpointError(
+            f"{source.source} is quantised (it has '{sign}' tensors)", "fp32, fp16, bf16 or plain fp8 weights",
+            "Use the fp16 or bf16 file of the same model",
+        )  # fmt: skip
+    clip = next((name for name in source if "img_emb." in name or "image_embedder." in name), None)
+    if kind == "dit" and clip:
+        raise CheckpointError(
+            f"{source.source} is a Wan2.1 image-to-video model (it has a CLIP image branch)",
+            "a Wan2.2 image-to-video model, or a text-to-video model", "Use Wan2.2-I2V-A14B instead",
+        )  # fmt: skip
+    return source.renamed(official_names(kind, source, source.source))
+
+
+def config_beside(source: Source) -> Optional[dict]:
+    """config.json of a folder, where it describes a transformer."""
+    if not isinstance(source, (str, Path)):
+        return None
+    path = Path(source)
+    config = read_config(path if path.is_dir() else path.parent) or {}
+    return config if "num_heads" in config or "attention_head_dim" in config else None
+
+
+def _build(
+    construct: Callable[[], Module],
+    weights: Weights,
+    dtype: Optional[torch.dtype],
+    device: torch.device | str,
+    keep: Callable[[str], bool] = lambda name: False,
+) -> Module:
+    """Construct without memory and assign each tensor, cast one at a time where it has to be."""
+    with torch.device("meta"), _NoRandomNumbers():
+        module = construct()
+    device, dtype = usable_device(device), usable_dtype(dtype)
+    expected = module.state_dict()
+    _check_names(weights, expected)
+    if dtype is None:
+        dtype = main_dtype(weights)
+        dtype = torch.bfloat16 if dtype.itemsize == 1 else dtype
+    state = {}
+    for name in expected:
+        stored = weights.info[name].dtype
+        wanted = stored if keep(name) and stored.itemsize >= dtype.itemsize else dtype
+        if stored == wanted and device.type == "cpu":
+            state[name] = weights.mapped(name)
+        else:
+            state[name] = weights.read(name).to(device, wanted)
+    module.load_state_dict(state, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+class _NoRandomNumbers(TorchFunctionMode):
+    """Skips initial values that are about to be replaced. On the meta device they would import 60 MB of symbolic algebra."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **kwargs)
+
+
+def _check_names(weights: Weights, expected: Mapping[str, Tensor]) -> None:
+    missing = [name for name in expected if name not in weights]
+    unknown = [name for name in weights if name not in expected]
+    wrong = [name for name in expected if name in weights and weights.shape(name) != tuple(expected[name].shape)]
+    if not (missing or unknown or wrong):
+        return
+    problems = []
+    if missing:
+        problems.append(f"lacks {len(missing)} of {len(expected)} tensors ({_some(missing)})")
+    if unknown:
+        problems.append(f"has {len(unknown)} tensors this model does not know ({_some(unknown)})")
+    if wrong:
+        name = wrong[0]
+        shapes = f"{name} is {weights.shape(name)} instead of {tuple(expected[name].shape)}"
+        problems.append(f"has {len(wrong)} tensors of another shape ({shapes})")
+    raise CheckpointError(
+        f"{weights.source} {' and '.join(problems)}", "a complete checkpoint of this model",
+        "Download it again, or pass the config= that it was made with",
+    )  # fmt: skip
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -1,0 +1,169 @@
+"""Finding the parts of a model in the folders that people have."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from ..errors import CheckpointError, CheckpointNotFound
+from .names import KINDS, find_part
+from .read import load_json, read_config, read_header
+
+_HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")  # such as Wan-AI/Wan2.2-T2V-A14B
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """Where each part of a model lies.
+
+    Attributes:
+        layout: official | diffusers | comfyui.
+        high, low: transformer file or folder; low is None for a single model.
+        tokenizer: its folder, or the text-encoder file that embeds it.
+        boundary: as the folder states it, or None.
+    """
+
+    layout: str
+    high: Path
+    low: Optional[Path]
+    vae: Path
+    text_encoder: Path
+    tokenizer: Path
+    boundary: Optional[float] = None
+
+
+def find_model(path: str | Path) -> ModelFolder:
+    """The parts in an official folder, a diffusers folder, or a folder of ComfyUI single files.
+
+    Raises:
+        CheckpointNotFound: no folder, an empty one, or one that lacks a part.
+        CheckpointError: several candidates for one part.
+    """
+    folder = named_path(path)
+    if not folder.is_dir():
+        release = path if _HUB_NAME.fullmatch(str(path)) else "Wan-AI/Wan2.2-T2V-A14B"
+        raise CheckpointNotFound(
+            f"{path} is not a folder", "a folder with the model's files",
+            f"Download a release first, for instance with: hf download {release} --local-dir FOLDER",
+        )  # fmt: skip
+    if not any(folder.iterdir()):
+        raise CheckpointNotFound(f"{folder} is empty", "a folder with the model's files", "Finish the download")
+    if (folder / "model_index.json").is_file():
+        return _diffusers(folder)
+    if (folder / "high_noise_model").is_dir() or (folder / "low_noise_model").is_dir() or read_config(folder):
+        return _official(folder)
+    return _comfyui(folder)
+
+
+def named_path(path: str | Path) -> Path:
+    """A path that somebody has really named; an empty one would be the current folder."""
+    if not isinstance(path, (str, Path)) or not str(path).strip():
+        raise CheckpointNotFound(f"the model is {path!r}", "the path of a model folder or file")
+    return Path(path)
+
+
+def _official(folder: Path) -> ModelFolder:
+    high, low = folder / "high_noise_model", folder / "low_noise_model"
+    if high.is_dir() != low.is_dir():
+        present, absent = (high, low) if high.is_dir() else (low, high)
+        raise CheckpointNotFound(
+            f"{folder} has {present.name} but no {absent.name}", "both experts", f"Download {absent.name} as well"
+        )
+    if not high.is_dir():
+        high, low = folder, None
+    return ModelFolder(
+        "official", high, low,
+        vae=_only(folder, ("*VAE*.pth", "*VAE*.safetensors"), "VAE file (Wan2.1_VAE.pth or Wan2.2_VAE.pth)"),
+        text_encoder=_only(folder, ("models_t5*.pth", "models_t5*.safetensors"), "text encoder (models_t5_umt5-xxl-enc-bf16.pth)"),
+        tokenizer=_part(folder / "google" / "umt5-xxl", "the tokenizer"),
+    )  # fmt: skip
+
+
+def _diffusers(folder: Path) -> ModelFolder:
+    index = load_json(folder / "model_index.json")
+    two = (index.get("transformer_2") or [None, None])[1] is not None
+    boundary = index.get("boundary_ratio")
+    if boundary is not None and not two:
+        raise CheckpointError(
+            f"{folder / 'model_index.json'} names one transformer and a boundary_ratio of {boundary}",
+            "transformer_2 as well: the boundary is where it takes over", "Download the folder again",
+        )  # fmt: skip
+    return ModelFolder(
+        "diffusers",
+        high=_part(folder / "transformer", "the transformer (high-noise expert)" if two else "the transformer"),
+        low=_part(folder / "transformer_2", "the low-noise expert") if two else None,
+        vae=_part(folder / "vae", "the VAE"),
+        text_encoder=_part(folder / "text_encoder", "the text encoder"),
+        tokenizer=_part(folder / "tokenizer", "the tokenizer"),
+        boundary=boundary,
+    )
+
+
+def _comfyui(folder: Path) -> ModelFolder:
+    found: dict[str, list[Path]] = {kind: [] for kind in KINDS}
+    for file in sorted(folder.rglob("*.safetensors")):
+        names = list(read_header(file)[0])
+        for kind in KINDS:
+            if find_part(kind, names):
+                found[kind].append(file)
+    for kind, files in found.items():
+        if not files:
+            raise CheckpointNotFound(
+                f"{folder} has no {KINDS[kind].removeprefix('a ')}",
+                "an official folder, a diffusers folder, or ComfyUI's single .safetensors files",
+                "README, 'Real weights', says which files a model needs",
+            )
+    high, low = _experts(found["dit"], folder)
+    vae, text_encoder = (_single(found[kind], kind, folder) for kind in ("vae", "text_encoder"))
+    return ModelFolder("comfyui", high, low, vae, text_encoder, tokenizer=text_encoder)
+
+
+def _experts(files: list[Path], folder: Path) -> tuple[Path, Optional[Path]]:
+    """The pair by the words "high" and "low" in the names, or the only file."""
+
+    def named(word: str) -> list[Path]:
+        return [file for file in files if says(word, str(file.relative_to(folder)))]
+
+    high, low = named("high"), named("low")
+    if len(files) == 1 and not (high or low):
+        return files[0], None
+    if len(files) == 2 and len(high) == len(low) == 1 and high != low:
+        return high[0], low[0]
+    names = ", ".join(file.name for file in files)
+    if len(files) == 1:
+        other = "low" if high else "high"
+        raise CheckpointNotFound(f"{folder} has {names} but no {other}-noise expert", "both experts")
+    raise CheckpointError(
+        f"{folder} has {len(files)} transformers: {names}",
+        "one, or two with 'high' and 'low' in their names", "Move the others to another folder",
+    )  # fmt: skip
+
+
+def says(word: str, name: str) -> bool:
+    """Whether a file name says "high" or "low", by itself or in front of "noise"."""
+    name = name.lower().replace("_", " ")
+    return re.search(rf"(?<![a-z]){word}(?![a-z])|{word}[ -]?noise", name) is not None
+
+
+def _single(files: list[Path], kind: str, folder: Path) -> Path:
+    if len(files) > 1:
+        raise CheckpointError(
+            f"{folder} has {len(files)} files that are {KINDS[kind]}: {', '.join(file.name for file in files)}", "one"
+        )
+    return files[0]
+
+
+def _only(folder: Path, patterns: tuple[str, ...], what: str) -> Path:
+    files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+    if not files:
+        raise CheckpointNotFound(f"{folder} has no {what}", fix="Download the file as well")
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise CheckpointError(f"{folder} has {names}", f"one {what}", "Move the others to another folder")
+    return files[0]
+
+
+def _part(path: Path, what: str) -> Path:
+    if not path.is_dir():
+        raise CheckpointNotFound(f"{path} is missing", what, "Download the folder again")
+    return path

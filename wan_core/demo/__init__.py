@@ -1,0 +1,1 @@
+"""The model that ships with the pack, and what makes it."""

@@ -1,0 +1,5 @@
+"""The Wan diffusion transformer."""
+
+from .model import WanDiT
+
+__all__ = ["WanDiT"]

@@ -1,0 +1,242 @@
+"""The Wan diffusion transformer: embed → run_blocks → head."""
+
+import functools
+import math
+from typing import NamedTuple, Optional, Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..config import DiTConfig
+from ..errors import InputError
+from ..ops import Attention, in_float32, sdpa
+from .layers import Block, Head, Modulation, TextKeys
+from .rope import rope_table
+from .vace import VaceBlock
+
+
+class Text(NamedTuple):
+    """A prompt as the blocks see it: cross-attention keys of every main block and every VACE block."""
+
+    blocks: list[TextKeys]
+    vace_blocks: list[TextKeys]
+
+
+class Control(NamedTuple):
+    """One VACE condition on its way through the control branch."""
+
+    tokens: Tensor  # (B, L, D)
+    scale: float
+
+
+class WanDiT(nn.Module):
+    """Velocity prediction for T2V, I2V, TI2V and VACE models.
+
+    Args:
+        config: sizes; `in_channels` and `vace_layers` decide which of the four it is.
+        ops: namespace of layer factories.
+        attention: (q, k, v, bias) → out.
+    Source: Wan2.2 wan/modules/model.py WanModel; Wan2.1 wan/modules/vace_model.py.
+    """
+
+    def __init__(self, config: DiTConfig, ops=nn, attention: Attention = sdpa):
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.patch_embedding = ops.Conv3d(config.in_channels, dim, kernel_size=config.patch, stride=config.patch)
+        self.text_embedding = nn.Sequential(ops.Linear(config.text_dim, dim), nn.GELU("tanh"), ops.Linear(dim, dim))
+        self.time_embedding = nn.Sequential(ops.Linear(config.freq_dim, dim), nn.SiLU(), ops.Linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(dim, 6 * dim))
+        self.blocks = nn.ModuleList(Block(config, ops, attention) for _ in range(config.layers))
+        self.head = Head(config, ops)
+        if config.vace_layers:
+            self.vace_patch_embedding = ops.Conv3d(
+                config.vace_channels, dim, kernel_size=config.patch, stride=config.patch
+            )
+            self.vace_blocks = nn.ModuleList(
+                VaceBlock(config, ops, attention, first=n == 0) for n in range(len(config.vace_layers))
+            )
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """What the branches of the blocks compute in."""
+        return self.patch_embedding.weight.dtype
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        text: Tensor,
+        y: Optional[Tensor] = None,
+        vace: Optional[Tensor | Sequence[Tensor]] = None,
+        vace_scale: float | Sequence[float] = 1.0,
+        memory: Optional[dict] = None,
+    ) -> Tensor:
+        """Velocity of noisy latents.
+
+        Args:
+            x: (B, C, T, H, W) latents, H and W even.
+            t: (B,) or, for TI2V, (B, L) timesteps in 0..1000; L tokens in (t, h, w) order. One row serves a batch.
+            text: (B, n, text_dim) encoded prompt, n <= text_len; the padding to text_len is implied.
+            y: (B, C', T, H, W) condition of an I2V model, joined to x's channels.
+            vace: (B, 96, T, H, W) control of a VACE model, or a list of them with one scale each.
+            vace_scale: strength of the control.
+            memory: a dict that the caller keeps for one sampling run; what does not change between steps is kept in it.
+        Returns:
+            (B, C_out, T, H, W) float32.
+        Raises:
+            InputError: shapes that do not fit this model.
+        """
+        self._check(x, t, text, y, vace)
+        memory = {} if memory is None else memory
+        tokens, grid = self.embed(x if y is None else torch.cat((x, y.to(x)), dim=1))
+        e, mod = self._recall(memory, "time", t, lambda: self.embed_time(t.expand(len(x), *t.shape[1:])))
+        keys = self._recall(memory, "text", text, lambda: self.embed_text(text), room=None)
+        rope = self._recall(memory, "rope", (grid, x.device), lambda: self.rope(grid, x.device))
+        controls = self.embed_vace(tokens, vace, vace_scale)
+        tokens = self.run_blocks(tokens, mod, rope, keys, controls)
+        return self.unpatchify(self.head(tokens, e, mod.index), grid)
+
+    def remember(self):
+        """This model for one sampling run: rotary tables, text projections and cross-attention keys are kept between calls.
+
+        Make a new one when the weights change, and drop it after the run.
+        """
+        return functools.partial(self, memory={})
+
+    @staticmethod
+    def _recall(memory: dict, name: str, key, compute, room: Optional[int] = 1):
+        """compute(), or its earlier result for this very `key` (a tensor is compared by identity); keeps `room` results."""
+        kept = memory.setdefault(name, [])
+        for known, result in kept:
+            if known is key or (isinstance(key, tuple) and known == key):
+                return result
+        kept.append((key, compute()))
+        if room is not None:
+            del kept[:-room]
+        return kept[-1][1]
+
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """(B, C, T, H, W) → tokens (B, L, D) float32 and their (t, h, w) grid."""
+        x = self.patch_embedding(x.to(self.compute_dtype))
+        return x.flatten(2).transpose(1, 2).float(), tuple(x.shape[2:])
+
+    def rope(self, grid: tuple[int, int, int], device) -> Tensor:
+        """Rotary table of the tokens."""
+        return rope_table([torch.arange(size) for size in grid], self.config.head_dim, device)
+
+    def embed_time(self, t: Tensor) -> tuple[Tensor, Modulation]:
+        """Embedding (U, D) of the distinct timesteps in t, and the blocks' modulation."""
+        values, index = t.reshape(len(t), -1).unique(return_inverse=True)
+        e = in_float32(self.time_embedding, timestep_features(values, self.config.freq_dim))
+        rows = in_float32(self.time_projection, e).unflatten(-1, (6, -1))
+        return e, Modulation(rows, index if len(values) > 1 else index[:, :1])
+
+    def embed_text(self, text: Tensor) -> Text:
+        """Cross-attention keys and values of every block; the padding rows are folded together."""
+        n, padding = text.shape[1], self.config.text_len - text.shape[1]
+        text = text.to(self.compute_dtype)
+        bias = None
+        if padding:
+            folded = folded_scores(padding, self.compute_dtype)
+            text = F.pad(text, (0, 0, 0, len(folded)))
+            bias = F.pad(folded, (n, 0)).to(text.device).unsqueeze(0)
+        text = self.text_embedding(text)
+        return Text(
+            [block.cross_attn.text_keys(text, bias) for block in self.blocks],
+            [block.cross_attn.text_keys(text, bias) for block in getattr(self, "vace_blocks", ())],
+        )
+
+    def embed_vace(self, x: Tensor, vace, scale) -> list[Control]:
+        """Control tokens (B, L, D) of each VACE condition, joined with the video tokens x."""
+        if vace is None:
+            return []
+        vace = [vace] if isinstance(vace, Tensor) else list(vace)
+        scales = torch.as_tensor(scale).flatten().tolist()
+        scales = scales * len(vace) if len(scales) == 1 else scales
+        if len(scales) != len(vace):
+            raise InputError(f"{len(vace)} VACE conditions with {len(scales)} scales", "one scale for each")
+        controls = []
+        for condition, strength in zip(vace, scales):
+            tokens = self.vace_patch_embedding(condition.to(self.compute_dtype)).flatten(2).transpose(1, 2)
+            controls.append(Control(self.vace_blocks[0].join(tokens, x, self.compute_dtype), strength))
+        return controls
+
+    def run_blocks(self, x: Tensor, mod: Modulation, rope: Tensor, text: Text, controls: list[Control]) -> Tensor:
+        """Tokens (B, L, D) through all blocks. Each hint is made just before it is added, so none is stored."""
+        hints = {layer: n for n, layer in enumerate(self.config.vace_layers)}
+        for i in range(len(self.blocks)):
+            x = self.run_block(i, x, mod, rope, text)
+            if i in hints:
+                block, keys = self.vace_blocks[hints[i]], text.vace_blocks[hints[i]]
+                for c, (tokens, scale) in enumerate(controls):
+                    tokens, hint = block.hint(tokens, mod, rope, keys)
+                    controls[c] = Control(tokens, scale)
+                    x = x + hint * scale
+        return x
+
+    def run_block(self, i: int, x: Tensor, mod: Modulation, rope: Tensor, text: Text) -> Tensor:
+        """One main block."""
+        return self.blocks[i](x, mod, rope, text.blocks[i])
+
+    def unpatchify(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """(B, L, patch values) → (B, C_out, T, H, W); within a patch the channel varies fastest."""
+        (t, h, w), (p, q, r) = grid, self.config.patch
+        return rearrange(
+            x, "b (t h w) (p q r c) -> b c (t p) (h q) (w r)", t=t, h=h, w=w, p=p, q=q, r=r
+        ).float()
+
+    def _check(self, x, t, text, y, vace) -> None:
+        config = self.config
+        found = x.shape[1] + (0 if y is None else y.shape[1])
+        if found != config.in_channels:
+            raise InputError(
+                f"{found} input channels", f"{config.in_channels} for this model",
+                "Image-to-video models take y= besides x; text-to-video models do not",
+            )  # fmt: skip
+        if y is not None and y.shape[2:] != x.shape[2:]:
+            raise InputError(f"y of size {tuple(y.shape[2:])} with x of size {tuple(x.shape[2:])}", "equal (T, H, W)")
+        if any(size % patch for size, patch in zip(x.shape[2:], config.patch)):
+            raise InputError(f"latents of size {tuple(x.shape[2:])}", f"multiples of the patch {config.patch}")
+        tokens = math.prod(size // patch for size, patch in zip(x.shape[2:], config.patch))
+        if len(t) not in (1, len(x)) or tuple(t.shape[1:]) not in ((), (tokens,)):
+            raise InputError(f"t of shape {tuple(t.shape)}", f"({len(x)},) or ({len(x)}, {tokens})")
+        if text.ndim != 3 or text.shape[1] > config.text_len or text.shape[2] != config.text_dim:
+            raise InputError(
+                f"text of shape {tuple(text.shape)}", f"(B, n, {config.text_dim}) with n at most {config.text_len}"
+            )
+        if vace is not None and not config.vace_layers:
+            raise InputError("a VACE condition for a model without a VACE branch", "a VACE checkpoint")
+        for control in () if vace is None else [vace] if isinstance(vace, Tensor) else vace:
+            if control.ndim != 5 or control.shape[1] != config.vace_channels or control.shape[2:] != x.shape[2:]:
+                expected = (len(x), config.vace_channels, *x.shape[2:])
+                raise InputError(f"a VACE condition of shape {tuple(control.shape)}", f"{expected}")
+
+
+def timestep_features(t: Tensor, dim: int) -> Tensor:
+    """Sinusoidal features (U, dim) of timesteps (U,): cosines first, angles in float64, returned in float32.
+
+    Source: Wan2.2 wan/modules/model.py sinusoidal_embedding_1d.
+    """
+    half = dim // 2
+    ladder = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=t.device) / half)
+    angles = torch.outer(t.double(), ladder)
+    return torch.cat((angles.cos(), angles.sin()), dim=1).float()
+
+
+def folded_scores(count: int, dtype: torch.dtype) -> Tensor:
+    """What to add to the scores of a few equal keys so that they weigh as much as `count` of them.
+
+    In float32 one key with log(count) does. bfloat16 cannot hold log(count) closely enough, so the rest goes to a
+    second or third key, until less than 1e-5 of the weight is missing.
+    """
+    scores, left = [], float(count)
+    while left > 1e-5 * count:
+        score = torch.tensor(math.log(left), dtype=dtype)
+        if math.exp(score) > left:
+            score = torch.nextafter(score, torch.tensor(-math.inf, dtype=dtype))
+        scores.append(score)
+        left -= math.exp(score)
+    return torch.stack(scores)

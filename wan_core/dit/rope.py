@@ -1,0 +1,41 @@
+"""Rotary position embedding over the (time, height, width) grid of tokens."""
+
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+BASE = 10000.0
+
+
+def rope_table(positions: Sequence[Tensor], head_dim: int, device=None) -> Tensor:
+    """Rotations (T·h·w, head_dim/2), complex64, tokens in (t, h, w) order with w fastest.
+
+    Height and width get 2·(d//6) channels each and time the rest; each axis has its own frequency ladder.
+    Angles are computed in float64.
+
+    Args:
+        positions: of the tokens along t, h and w; 0, 1, 2, … in the official model.
+    Source: Wan2.2 wan/modules/model.py rope_params, rope_apply.
+    """
+    spatial = 2 * (head_dim // 6)
+    angles = []
+    for position, channels in zip(positions, (head_dim - 2 * spatial, spatial, spatial)):
+        ladder = BASE ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
+        angles.append(torch.outer(position.double(), ladder))
+    t, h, w = (len(position) for position in positions)
+    table = torch.cat(
+        [
+            angles[0].view(t, 1, 1, -1).expand(t, h, w, -1),
+            angles[1].view(1, h, 1, -1).expand(t, h, w, -1),
+            angles[2].view(1, 1, w, -1).expand(t, h, w, -1),
+        ],
+        dim=-1,
+    ).flatten(0, 2)
+    return torch.polar(torch.ones_like(table), table).to(torch.complex64).to(device)
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Rotate neighbouring channel pairs of x (B, L, heads, head_dim) by `table` (L, head_dim/2); keeps x's dtype."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * table.unsqueeze(1)).flatten(-2).to(x.dtype)

@@ -1,0 +1,29 @@
+"""The VACE branch: a few extra blocks that turn a video-condition unit into hints for the main blocks."""
+
+from torch import Tensor
+
+from ..config import DiTConfig
+from ..ops import Attention
+from .layers import Block, Modulation, TextKeys
+
+
+class VaceBlock(Block):
+    """A block of the control branch; the first one also joins control and video tokens.
+
+    Source: Wan2.1 wan/modules/vace_model.py VaceWanAttentionBlock.
+    """
+
+    def __init__(self, config: DiTConfig, ops, attention: Attention, first: bool):
+        super().__init__(config, ops, attention)
+        if first:
+            self.before_proj = ops.Linear(config.dim, config.dim)
+        self.after_proj = ops.Linear(config.dim, config.dim)
+
+    def join(self, control: Tensor, x: Tensor, dtype) -> Tensor:
+        """Control tokens entering the branch, both (B, L, D)."""
+        return self.before_proj(control.to(dtype)) + x
+
+    def hint(self, control: Tensor, mod: Modulation, rope: Tensor, text: TextKeys) -> tuple[Tensor, Tensor]:
+        """The next control tokens, and the hint to add to the main stream."""
+        control = self(control, mod, rope, text)
+        return control, self.after_proj(control.to(text.k.dtype))

@@ -1,0 +1,7 @@
+"""From prompts and pictures to a clip: the request, the inputs, the run, the output."""
+
+from .output import WanOutput
+from .pipeline import WanPipeline
+from .request import Request
+
+__all__ = ["Request", "WanOutput", "WanPipeline"]

@@ -1,0 +1,233 @@
+"""WanPipeline: from a prompt, and images, frames and masks where given, to a clip."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import describe, find_model, load_dit, load_text_encoder, load_vae
+from ..conditioning import KeepFirstFrame, first_frame, image_to_video, vcu
+from ..config import Preset
+from ..dit import WanDiT
+from ..errors import InputError
+from ..flow import draw_noise, sample
+from ..memory import DeviceSlot, Offloaded, out_of_memory_as_error
+from ..memory.devices import default_device, usable_device, usable_dtype
+from ..text import UMT5, Tokenizer
+from ..vae import WanVAE
+from ..video import find_ffmpeg
+from .inputs import Inputs
+from .output import WanOutput
+from .request import Request
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the experts are given besides text, and how it changes the latent.
+
+    Attributes:
+        y, vace: as in `WanDiT.forward`.
+        keep: the given first frame of a TI2V-5B clip.
+        references: extra latent frames in front, dropped after sampling.
+    """
+
+    y: Optional[Tensor] = None
+    vace: Optional[Tensor] = None
+    keep: Optional[KeepFirstFrame] = None
+    references: int = 0
+
+
+class WanPipeline:
+    """A Wan model ready to generate.
+
+    Attributes:
+        preset: the family's official defaults with this model's own sizes.
+        high, low: the experts; low is None for a single model.
+    """
+
+    def __init__(
+        self,
+        high: WanDiT,
+        low: Optional[WanDiT],
+        vae: WanVAE,
+        text_encoder: UMT5,
+        tokenizer: Tokenizer,
+        preset: Preset,
+        device: torch.device | str = "cpu",
+    ):
+        self.high, self.low, self.vae = high, low, vae
+        self.text_encoder, self.tokenizer, self.preset = text_encoder, tokenizer, preset
+        self.slot = DeviceSlot(device)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, torch_dtype: Optional[torch.dtype] = None, device: Optional[torch.device | str] = None
+    ) -> "WanPipeline":
+        """Open a model folder.
+
+        Args:
+            path: official folder, diffusers folder, or a folder of ComfyUI single files.
+            torch_dtype: what transformer and text encoder compute in; None: as stored. The VAE is always float32,
+                and the text encoder takes bfloat16 in place of float16.
+            device: where to run; None: CUDA where there is one, else the CPU.
+        Raises:
+            CheckpointNotFound: the folder, or a part of the model, is missing.
+            CheckpointError: a damaged file, or parts that do not belong together.
+        """
+        device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
+        preset = describe.check_model(path)
+        found = find_model(path)
+        # umT5 overflows in float16; bfloat16 has the range that it was trained in.
+        text_dtype = torch.bfloat16 if torch_dtype == torch.float16 else torch_dtype
+        return cls(
+            high=load_dit(found.high, preset.dit, torch_dtype),
+            low=load_dit(found.low, preset.dit, torch_dtype) if found.low else None,
+            vae=load_vae(found.vae, preset.vae),
+            text_encoder=load_text_encoder(found.text_encoder, preset.text, text_dtype),
+            tokenizer=Tokenizer.open(found.tokenizer, preset.dit.text_len),
+            preset=preset,
+            device=device,
+        )
+
+    def to(self, device: torch.device | str) -> "WanPipeline":
+        """Run on this device, every part staying there after its first use."""
+        device = usable_device(device)
+        self.slot.release()
+        self.slot = DeviceSlot(device)
+        return self
+
+    def enable_model_cpu_offload(self, device: Optional[torch.device | str] = None) -> None:
+        """Keep one part of the model on the device at a time; the other expert is read ahead while one runs.
+
+        Args:
+            device: None: the pipeline's own.
+        """
+        device = usable_device(device or self.slot.device)
+        self.slot.release()
+        self.slot = DeviceSlot(device, exclusive=True)
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: Optional[str | Sequence[str]] = None,
+        image=None,
+        last_image=None,
+        video=None,
+        mask=None,
+        reference_images: Sequence = (),
+        height: Optional[int] = None,
+        width: Optional[int] = None,
+        num_frames: Optional[int] = None,
+        num_inference_steps: Optional[int] = None,
+        guidance_scale: Optional[float] = None,
+        guidance_scale_2: Optional[float] = None,
+        boundary_ratio: Optional[float] = None,
+        flow_shift: Optional[float] = None,
+        solver: str = "unipc",
+        seed: Optional[int | Sequence[int]] = None,
+        callback: Optional[Callable[[int, int, Tensor, Tensor], None]] = None,
+    ) -> "WanOutput":
+        """Generate a clip, or one for each prompt of a list. None means the official default of this model.
+
+        Args:
+            prompt, negative_prompt: any language that umT5 knows; cleaned as officially, cut at 512 tokens. A negative
+                prompt of None is the official text, "" is empty.
+            image, last_image: first (and last) frame for image-to-video models; `image` also for TI2V-5B.
+            video, mask, reference_images: VACE models; mask 1 (white) = generate, 0 = keep.
+            height, width: pixels; multiples of 16 (14B, 1.3B) or 32 (5B). With an image or a video and neither given,
+                the official size of about the default area with its proportions.
+            num_frames: 4n + 1; of a longer video the first num_frames are used.
+            guidance_scale, guidance_scale_2: high-noise and low-noise expert; the first alone applies to both.
+                A scale of 1 skips the negative pass.
+            boundary_ratio: in [0, 1]; the high-noise expert does the steps that start at t >= 1000·boundary_ratio.
+            flow_shift: 0.001 to 1000.
+            solver: unipc | dpmpp_2m | euler.
+            seed: 0 to 2^64 − 1; sample k of several uses seed + k, or the k-th of a list. None or negative: drawn.
+            callback: called with (i, t, x, x0) once a step; not to change them.
+        Raises:
+            InputError: an argument that this model cannot work with; nothing has been allocated yet.
+            VideoError: no ffmpeg to save the clip with.
+            NumericalError: the model returned NaN or infinity. OutOfMemory: the device ran out of memory.
+        """
+        if callback is not None and not callable(callback):
+            raise InputError(f"callback is {callback!r}", "a function of (i, t, x, x0)")
+        inputs = Inputs.resolve(
+            self.preset, prompt, negative_prompt=negative_prompt, image=image, last_image=last_image, video=video,
+            mask=mask, reference_images=reference_images, height=height, width=width, num_frames=num_frames,
+            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, guidance_scale_2=guidance_scale_2,
+            boundary_ratio=boundary_ratio, flow_shift=flow_shift, solver=solver, seed=seed,
+        )  # fmt: skip
+        find_ffmpeg()  # the clip will want to be saved: better said now than after the sampling
+        try:
+            with out_of_memory_as_error(self.slot.device):
+                return WanOutput(self, inputs.request, self._latents(inputs, callback))
+        finally:
+            self.slot.finish()
+            del inputs  # an error's traceback would keep its images and frames
+
+    def _latents(self, inputs: Inputs, callback) -> Tensor:
+        positive, negative = self.encode_prompts(inputs.request)
+        return self.denoise(inputs.request, positive, negative, self.condition(inputs), callback)
+
+    @torch.no_grad()
+    def encode_prompts(self, request: Request) -> tuple[list[Tensor], list[Tensor]]:
+        """Embeddings (1, n, text_dim) of every prompt and every negative prompt; equal texts are encoded once."""
+        encoder = self.slot.bring(self.text_encoder)
+        embeddings: dict[str, Tensor] = {}
+        for text in (*request.prompts, *request.negative_prompts):
+            if text not in embeddings:
+                ids, mask = (x.to(self.slot.device) for x in self.tokenizer(text))
+                embeddings[text] = encoder(ids, mask)
+        return [embeddings[text] for text in request.prompts], [embeddings[text] for text in request.negative_prompts]
+
+    @torch.no_grad()
+    def condition(self, inputs: Inputs) -> Condition:
+        """Encode the given images, frames and masks for this model's task."""
+        task, shape = self.preset.task, inputs.request.shape
+        if task == "t2v" or (task == "ti2v" and inputs.image is None):
+            return Condition()
+        vae = self.slot.bring(self.vae)
+        if task == "i2v":
+            return Condition(y=image_to_video(vae, inputs.image, shape.frames, inputs.last_image))
+        if task == "ti2v":
+            return Condition(keep=KeepFirstFrame(first_frame(vae, inputs.image), self.preset.dit.patch))
+        context = vcu(
+            vae, inputs.video, inputs.mask, inputs.references,
+            frames=shape.frames, height=shape.height, width=shape.width,
+        )  # fmt: skip
+        return Condition(vace=context, references=len(inputs.references))
+
+    def denoise(
+        self,
+        request: Request,
+        positive: Sequence[Tensor],
+        negative: Sequence[Tensor],
+        condition: Condition = Condition(),
+        callback: Optional[Callable[[int, int, Tensor, Tensor], None]] = None,
+        noise: Optional[Tensor] = None,
+    ) -> Tensor:
+        """Latents (B, z, T', h, w) of every sample, in one solver run across both experts.
+
+        Each sample goes through the model by itself, so it does not depend on the others.
+        """
+        z, t, h, w = request.shape.latent(self.preset.vae)
+        device = self.slot.device
+        if noise is None:
+            noise = draw_noise((z, t + condition.references, h, w), request.seeds)
+        successor = self.low if "low" in request.plan() else None
+        experts = request.experts(
+            Offloaded(self.high, self.slot, successor), Offloaded(self.low, self.slot) if self.low else None
+        )
+        guided = experts.velocity(positive, negative, y=condition.y, vace=condition.vace)
+        keep, x = condition.keep, noise.to(device)
+        if keep is None:
+            latents = sample(guided, x, request.schedule(), request.solver, callback)
+        else:
+
+            def velocity(x: Tensor, t: Tensor) -> Tensor:
+                return guided(x, keep.timesteps(t, x))
+
+            latents = sample(velocity, keep.pin(x), request.schedule(), request.solver, callback, pin=keep.pin)
+        return latents[:, :, condition.references :]

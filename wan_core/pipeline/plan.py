@@ -1,0 +1,49 @@
+"""A generation on paper: steps, experts, sizes and memory, without weights."""
+
+from collections import Counter
+
+import torch
+
+from ..config import Preset
+from ..memory import estimate
+from ..shapes import latent_frames
+from .request import Request
+
+GIB = 2**30
+
+
+def step_counts(request: Request) -> str:
+    """Such as "26 high-noise + 14 low-noise steps, boundary 0.875"."""
+    if request.boundary is None:
+        return f"{request.steps} steps"
+    counts = Counter(request.plan())
+    return f"{counts['high']} high-noise + {counts['low']} low-noise steps, boundary {request.boundary:g}"
+
+
+def idle_experts(request: Request) -> list[str]:
+    """The experts of a pair that get no step."""
+    return [] if request.boundary is None else sorted({"high", "low"} - set(request.plan()))
+
+
+def plan_text(preset: Preset, request: Request, dtype: torch.dtype = torch.bfloat16) -> str:
+    """The plan as text: a line of numbers, the size, a row a step, and estimated memory in `dtype`."""
+    shape, schedule, memory = request.shape, request.schedule(), estimate(preset, request.shape, dtype)
+    tokens = shape.tokens(preset.vae, preset.dit)
+    lines = [
+        f"{preset.name}: {step_counts(request)}, shift {request.shift:g}, solver {request.solver}",
+        f"{shape.width}x{shape.height}, {shape.frames} frames at {preset.fps} fps ({shape.frames / preset.fps:.1f} s), "
+        f"{latent_frames(shape.frames)} latent frames, {tokens:,} tokens",
+        "",
+        "step  timestep   sigma  expert",
+    ]
+    for i, (t, who) in enumerate(zip(schedule.timesteps.tolist(), request.plan())):
+        lines.append(f"{i + 1:4}  {t:8}  {schedule.sigmas[i]:.4f}  {who if request.boundary is not None else 'model'}")
+    lines += [
+        "",
+        f"estimated memory in {str(dtype).removeprefix('torch.')}, one part on the device at a time:",
+        f"  text encoder  {memory.text_encoder / GIB:7.2f} GiB",
+        f"  one expert    {memory.expert / GIB:7.2f} GiB, and {memory.sampling / GIB:.2f} GiB while sampling",
+        f"  VAE           {memory.vae / GIB:7.2f} GiB, and {memory.decoding / GIB:.2f} GiB while decoding",
+        f"  peak          {memory.peak / GIB:7.2f} GiB",
+    ]
+    return "\n".join(lines)

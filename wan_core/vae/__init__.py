@@ -1,0 +1,5 @@
+"""The Wan video VAE."""
+
+from .model import WanVAE
+
+__all__ = ["WanVAE"]

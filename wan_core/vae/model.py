@@ -1,0 +1,116 @@
+"""The Wan video VAE: whole clips and streams, with the same numbers."""
+
+from typing import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..config import VAEConfig
+from ..errors import InputError
+from ..shapes import video_frames
+from .layers import FeatureCache
+from .streaming import regroup
+from .wan21 import Decoder21, Encoder21
+from .wan22 import Decoder22, Encoder22
+
+
+class WanVAE(nn.Module):
+    """Causal video autoencoder, version 2.1 (z16, 4×8×8) or 2.2 (z48, 4×16×16).
+
+    Latents are normalised with the official mean and standard deviation. Encoding is deterministic: the mean of the
+    posterior. Time runs in chunks, 1 frame and then 4 at a time (1 latent frame each), so memory does not grow with
+    the clip. Source: Wan2.2 wan/modules/vae2_1.py Wan2_1_VAE, vae2_2.py Wan2_2_VAE.
+    """
+
+    def __init__(self, config: VAEConfig, ops=nn):
+        super().__init__()
+        self.config = config
+        encoder, decoder = (Encoder21, Decoder21) if config.version == "2.1" else (Encoder22, Decoder22)
+        self.encoder = encoder(config, ops)
+        self.conv1 = ops.Conv3d(2 * config.z_channels, 2 * config.z_channels, 1)
+        self.conv2 = ops.Conv3d(config.z_channels, config.z_channels, 1)
+        self.decoder = decoder(config, ops)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.conv1.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.conv1.weight.device
+
+    def encode(self, video: Tensor) -> Tensor:
+        """(B, 3, T, H, W) in [-1, 1] → normalised latents (B, z, 1 + (T−1)//4, H/f, W/f) float32.
+
+        Frames beyond the last full group of four are not encoded, as in the official code.
+        Raises:
+            InputError: height or width is not a multiple of f (8 or 16).
+        """
+        self._check_pixels(video)
+        return torch.cat(list(self.encode_chunks([video])), dim=2)
+
+    def encode_chunks(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Latents (B, z, 1, H/f, W/f) of a video that comes in chunks (B, 3, any t, H, W); same numbers as `encode`."""
+        cache: FeatureCache = {}
+        for chunk in regroup(chunks):
+            self._check_pixels(chunk)
+            yield self.encode_chunk(chunk, cache)
+
+    def encode_chunk(self, chunk: Tensor, cache: FeatureCache) -> Tensor:
+        """The next 1 (first call) or 4 frames of a video → one normalised latent frame."""
+        moments = self.conv1(self.encoder(chunk.to(self.device, self.dtype), cache))
+        mean, std = self._statistics(moments.device)
+        return (moments.chunk(2, dim=1)[0].float() - mean) * (1 / std)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents (B, z, n, h, w) → video (B, 3, 4n−3, H, W) float32, clamped to [-1, 1].
+
+        Raises:
+            InputError: the latents do not have this VAE's channels.
+        """
+        self._check_latents(latents)
+        b, _, n, h, w = latents.shape
+        stride = self.config.space_stride
+        video = torch.empty(b, 3, video_frames(n), h * stride, w * stride, device=self.device)
+        start = 0
+        for chunk in self.decode_chunks(latents):
+            video[:, :, start : start + chunk.shape[2]] = chunk
+            start += chunk.shape[2]
+        return video
+
+    def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:
+        """The frames of `decode` as they come: (B, 3, 1, H, W), then (B, 3, 4, H, W) for each further latent frame."""
+        self._check_latents(latents)
+        return self._decode_frames(latents)
+
+    def _decode_frames(self, latents: Tensor) -> Iterator[Tensor]:
+        cache: FeatureCache = {}
+        for z in latents.split(1, dim=2):
+            yield self.decode_chunk(z, cache).clamp(-1, 1)
+
+    def decode_chunk(self, z: Tensor, cache: FeatureCache) -> Tensor:
+        """The next latent frame of a video → 1 (first call) or 4 frames, float32, not clamped."""
+        mean, std = self._statistics(self.device)
+        z = z.to(self.device, torch.float32) / (1 / std) + mean
+        return self.decoder(self.conv2(z.to(self.dtype)), cache).float()
+
+    def _statistics(self, device) -> tuple[Tensor, Tensor]:
+        return tuple(
+            torch.tensor(values, device=device).view(1, -1, 1, 1, 1) for values in (self.config.mean, self.config.std)
+        )
+
+    def _check_pixels(self, video: Tensor) -> None:
+        stride = self.config.space_stride
+        if video.ndim != 5 or video.shape[1] != 3 or not video.shape[2] or any(size % stride for size in video.shape[3:]):
+            raise InputError(
+                f"a video of shape {tuple(video.shape)}",
+                f"(B, 3, T, H, W) with at least one frame, H and W multiples of {stride} for the {self.config.version} VAE",
+            )
+
+    def _check_latents(self, latents: Tensor) -> None:
+        if latents.ndim != 5 or latents.shape[1] != self.config.z_channels or not latents.shape[2]:
+            raise InputError(
+                f"latents of shape {tuple(latents.shape)}",
+                f"(B, {self.config.z_channels}, T, h, w) for the {self.config.version} VAE",
+                "The 2.1 VAE (16 channels) goes with the 14B and 1.3B models, the 2.2 VAE (48) with TI2V-5B",
+            )

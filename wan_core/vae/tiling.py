@@ -1,0 +1,85 @@
+"""Decoding and encoding in spatial tiles, for sizes that do not fit at once.
+
+Space is cut, time is not: every tile runs through the whole clip with a feature cache of its own. Overlaps are blended
+linearly. The result is close to the untiled one, not equal: the middle of the VAE attends over the whole frame.
+"""
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..shapes import video_frames
+from .model import WanVAE
+
+
+def decode_tiled(vae: WanVAE, latents: Tensor, tile: int, overlap: int) -> Tensor:
+    """Latents (B, z, n, h, w) → video (B, 3, 4n − 3, H, W) float32, clamped to [-1, 1].
+
+    Args:
+        tile, overlap: in pixels; a tile is at least twice the VAE's stride, the overlap less than a tile.
+    Raises:
+        InputError: a tile or an overlap that cannot be used.
+    """
+    stride = vae.config.space_stride
+    size = tuple(side * stride for side in latents.shape[3:])
+    video, weight = None, None
+    for (top, bottom), (left, right), blend in _tiles(size, tile, overlap, stride):
+        part = latents[:, :, :, top // stride : bottom // stride, left // stride : right // stride]
+        cache, start = {}, 0
+        for z in part.split(1, dim=2):
+            chunk = vae.decode_chunk(z, cache)
+            if video is None:
+                video = chunk.new_zeros(len(latents), 3, video_frames(latents.shape[2]), *size)
+                weight = chunk.new_zeros(size)
+            frames = slice(start, start + chunk.shape[2])
+            video[:, :, frames, top:bottom, left:right] += chunk * blend.to(chunk)
+            start = frames.stop
+        weight[top:bottom, left:right] += blend.to(weight)
+    return video.div_(weight).clamp_(-1, 1)
+
+
+def encode_tiled(vae: WanVAE, video: Tensor, tile: int, overlap: int) -> Tensor:
+    """Video (B, 3, T, H, W) in [-1, 1] → normalised latents; arguments as in `decode_tiled`."""
+    stride = vae.config.space_stride
+    latents, weight = None, None
+    for (top, bottom), (left, right), blend in _tiles(video.shape[3:], tile, overlap, stride):
+        part = vae.encode(video[..., top:bottom, left:right])
+        blend = blend[stride // 2 :: stride, stride // 2 :: stride].to(part)
+        if latents is None:
+            size = video.shape[3] // stride, video.shape[4] // stride
+            latents, weight = part.new_zeros(*part.shape[:3], *size), part.new_zeros(size)
+        rows, columns = slice(top // stride, bottom // stride), slice(left // stride, right // stride)
+        latents[..., rows, columns] += part * blend
+        weight[rows, columns] += blend
+    return latents.div_(weight)
+
+
+def _tiles(size: tuple[int, int], tile: int, overlap: int, stride: int):
+    """((top, bottom), (left, right), weights) of every tile, in pixels and multiples of the stride."""
+    tile, overlap = tile // stride * stride, overlap // stride * stride
+    if tile < 2 * stride or not 0 <= overlap < tile:
+        raise InputError(
+            f"tiles of {tile} with an overlap of {overlap} pixels", f"tiles of at least {2 * stride}, and a smaller overlap",
+            "256 and 64 suit most cards",
+        )  # fmt: skip
+    for top, bottom in _spans(size[0], tile, overlap):
+        for left, right in _spans(size[1], tile, overlap):
+            rows, columns = _ramp(top, bottom, size[0], overlap), _ramp(left, right, size[1], overlap)
+            yield (top, bottom), (left, right), rows[:, None] * columns
+
+
+def _spans(size: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+    """Tiles of one axis; the last one ends with it."""
+    starts = list(range(0, max(1, size - overlap), tile - overlap))
+    return [(max(0, min(start, size - tile)), min(start + tile, size)) for start in starts]
+
+
+def _ramp(start: int, end: int, size: int, overlap: int) -> Tensor:
+    """Weights that rise over the overlap with a tile before, and fall over that with a tile after."""
+    weights = torch.ones(end - start)
+    rise = (torch.arange(min(overlap, end - start)) + 1) / (overlap + 1)
+    if start > 0:
+        weights[: len(rise)] *= rise
+    if end < size:
+        weights[len(weights) - len(rise) :] *= rise.flip(0)
+    return weights

@@ -1,0 +1,105 @@
+"""Encoder and decoder of the Wan 2.2 VAE: 48 channels, 4×16×16, with a parameter-free shortcut around each stage.
+
+Source: Wan2.2 wan/modules/vae2_2.py.
+"""
+
+from typing import Optional
+
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from ..config import VAEConfig
+from .layers import Downsample, FeatureCache, Middle, OutputHead, ResidualBlock, Upsample, causal
+
+
+def average_down(x: Tensor, channels: int, time: int, space: int) -> Tensor:
+    """Fold time × space² neighbours into channels and average groups of them down to `channels`.
+
+    A time that is not a multiple of `time` is padded with zeros in front.
+    """
+    x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % time, 0))
+    x = rearrange(x, "b c (t r) (h p) (w q) -> b (c r p q) t h w", r=time, p=space, q=space)
+    return reduce(x, "b (c g) t h w -> b c t h w", "mean", c=channels)
+
+
+def duplicate_up(x: Tensor, channels: int, time: int, space: int) -> Tensor:
+    """Repeat channels and unfold them into time × space² neighbours."""
+    x = x.repeat_interleave(channels * time * space**2 // x.shape[1], dim=1)
+    return rearrange(x, "b (c r p q) t h w -> b c (t r) (h p) (w q)", r=time, p=space, q=space)
+
+
+class DownStage(nn.Module):
+    def __init__(self, channels_in: int, channels: int, temporal: Optional[bool], ops):
+        super().__init__()
+        layers = [ResidualBlock(channels_in, channels, ops), ResidualBlock(channels, channels, ops)]
+        if temporal is not None:
+            layers.append(Downsample(channels, temporal, ops))
+        self.downsamples = nn.ModuleList(layers)
+        self.channels = channels
+        self.time, self.space = 2 if temporal else 1, 1 if temporal is None else 2
+
+    def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
+        shortcut = average_down(x, self.channels, self.time, self.space)
+        for layer in self.downsamples:
+            x = layer(x, cache)
+        return x + shortcut
+
+
+class UpStage(nn.Module):
+    def __init__(self, channels_in: int, channels: int, temporal: Optional[bool], ops):
+        super().__init__()
+        layers = [ResidualBlock(c, channels, ops) for c in (channels_in, channels, channels)]
+        if temporal is not None:
+            layers.append(Upsample(channels, channels, temporal, ops))
+        self.upsamples = nn.ModuleList(layers)
+        self.channels, self.temporal = channels, temporal
+
+    def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
+        source = x
+        for layer in self.upsamples:
+            x = layer(x, cache)
+        if self.temporal is None:
+            return x
+        shortcut = duplicate_up(source, self.channels, 2 if self.temporal else 1, 2)
+        return x + shortcut[:, :, -x.shape[2] :]  # the first frame of a video is not doubled in time
+
+
+class Encoder22(nn.Module):
+    def __init__(self, config: VAEConfig, ops):
+        super().__init__()
+        widths = [config.dim * m for m in (1, *config.multipliers)]
+        self.conv1 = ops.Conv3d(3 * config.pixel_fold**2, widths[0], 3, padding=(0, 1, 1))
+        self.downsamples = nn.ModuleList(
+            DownStage(*pair, temporal, ops) for *pair, temporal in zip(widths, widths[1:], (*config.temporal_down, None))
+        )
+        self.middle = Middle(widths[-1], ops)
+        self.head = OutputHead(widths[-1], 2 * config.z_channels, ops)
+
+    def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
+        """One chunk of pixels (B, 3, 1 or 4, H, W) → mean and log-variance (B, 2z, 1, H/16, W/16)."""
+        x = rearrange(x, "b c t (h y) (w x) -> b (c x y) t h w", x=2, y=2)
+        x = causal(self.conv1, x, cache)
+        for stage in self.downsamples:
+            x = stage(x, cache)
+        return self.head(self.middle(x, cache), cache)
+
+
+class Decoder22(nn.Module):
+    def __init__(self, config: VAEConfig, ops):
+        super().__init__()
+        widths = [config.decoder_dim * m for m in (config.multipliers[-1], *config.multipliers[::-1])]
+        self.conv1 = ops.Conv3d(config.z_channels, widths[0], 3, padding=(0, 1, 1))
+        self.middle = Middle(widths[0], ops)
+        temporal_up = (*config.temporal_down[::-1], None)
+        self.upsamples = nn.ModuleList(
+            UpStage(*pair, temporal, ops) for *pair, temporal in zip(widths, widths[1:], temporal_up)
+        )
+        self.head = OutputHead(widths[-1], 3 * config.pixel_fold**2, ops)
+
+    def forward(self, z: Tensor, cache: FeatureCache) -> Tensor:
+        """One latent frame (B, z, 1, h, w) → pixels (B, 3, 1 or 4, 16h, 16w)."""
+        x = self.middle(causal(self.conv1, z, cache), cache)
+        for stage in self.upsamples:
+            x = stage(x, cache)
+        return rearrange(self.head(x, cache), "b (c x y) t h w -> b c t (h y) (w x)", x=2, y=2)
