@@ -38,6 +38,7 @@ class Server:
 
     def __init__(self, base: Path, port: int, process):
         self.base, self.url, self.process = base, f"http://127.0.0.1:{port}", process
+        self.startup_log = ""
 
     @property
     def log(self) -> str:
@@ -115,6 +116,7 @@ def serve(comfyui: Path, base: Path):
                 break
             assert process.poll() is None and time.monotonic() < deadline, server.log[-3000:]
             time.sleep(0.2)
+        server.startup_log = server.log
         yield server
     finally:
         process.terminate()
