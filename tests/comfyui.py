@@ -1,8 +1,7 @@
-"""Real ComfyUI for tests: where it is, a server of it, and a client."""
+"""Real ComfyUI for tests: a server of it, and a client."""
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import time
@@ -11,26 +10,7 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-
-
-def find() -> Path | None:
-    """ComfyUI's folder: $COMFYUI_PATH, the installation around this pack, or comfy-cli's default."""
-    places = [os.environ.get("COMFYUI_PATH"), ROOT.parent.parent, Path.home() / "comfy" / "ComfyUI"]
-    for place in places:
-        if place and (Path(place) / "main.py").is_file() and (Path(place) / "comfy").is_dir():
-            return Path(place)
-    return None
-
-
-def python(comfyui: Path) -> str:
-    return str(comfyui / ".venv" / "bin" / "python")
-
-
-def install_requirements(comfyui: Path) -> None:
-    """What ComfyUI-Manager does after it has fetched a pack."""
-    command = [python(comfyui), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", ROOT / "requirements.txt"]
-    subprocess.run(command, check=True)
+from canvas import prepare, server_command
 
 
 class Server:
@@ -95,18 +75,13 @@ class Server:
 @contextlib.contextmanager
 def serve(comfyui: Path, base: Path):
     """A server over the folders in `base`, with this pack linked into its custom_nodes."""
-    for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
-        (base / name).mkdir(parents=True, exist_ok=True)
-    (base / "custom_nodes" / "wan22-moe").symlink_to(ROOT)
+    prepare(base)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        python(comfyui), comfyui / "main.py", "--cpu", "--port", str(port), "--disable-auto-launch", "--disable-api-nodes",
-        "--base-directory", base, "--database-url", "sqlite:///:memory:",
-    ]  # fmt: skip
+    command = [*server_command(comfyui, base, port), "--cpu"]
     with (base / "server.log").open("w") as log:
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, cwd=comfyui)
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=comfyui)
     server = Server(base, port, process)
     try:
         deadline = time.monotonic() + 180

@@ -4,8 +4,8 @@ import json
 import subprocess
 from pathlib import Path
 
-import comfyui as comfy
 import pytest
+from canvas import PACK, python_of
 from goldens import FOLDER
 
 INSIDE = Path(__file__).parent / "inside.py"
@@ -13,7 +13,7 @@ INSIDE = Path(__file__).parent / "inside.py"
 
 @pytest.fixture(scope="module")
 def measured(comfyui, base):
-    command = [comfy.python(comfyui), INSIDE, comfyui, comfy.ROOT, base / "models", FOLDER]
+    command = [python_of(comfyui), INSIDE, comfyui, PACK, base / "models", FOLDER]
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, run.stdout[-2000:] + run.stderr[-6000:]

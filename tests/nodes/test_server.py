@@ -7,8 +7,8 @@ import sys
 import time
 import urllib.request
 
-import comfyui as comfy
 import pytest
+from canvas import PACK, python_of
 from graphs import models, node, sampler, save, t2v
 from PIL import Image
 
@@ -197,7 +197,7 @@ def test_cancel_in_either_expert_frees_the_way_for_the_next(server):
 
 def test_the_queue_client_changes_prompt_and_seed_and_saves_the_clip(server, tmp_path):
     (tmp_path / "workflow.json").write_text(json.dumps(t2v("client")))
-    command = [sys.executable, comfy.ROOT / "examples" / "queue_workflow.py", tmp_path / "workflow.json", "--prompt", "一只猫",
+    command = [sys.executable, PACK / "examples" / "queue_workflow.py", tmp_path / "workflow.json", "--prompt", "一只猫",
                "--seed", "77", "--out", tmp_path / "clip.mp4", "--server", server.url.removeprefix("http://")]  # fmt: skip
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -208,7 +208,7 @@ def test_the_queue_client_changes_prompt_and_seed_and_saves_the_clip(server, tmp
 
 def test_the_queue_client_repeats_what_the_server_says(server, tmp_path):
     (tmp_path / "workflow.json").write_text(json.dumps(t2v("client", steps=-4)))
-    command = [sys.executable, str(comfy.ROOT / "examples" / "queue_workflow.py"), str(tmp_path / "workflow.json"), "--server"]
+    command = [sys.executable, str(PACK / "examples" / "queue_workflow.py"), str(tmp_path / "workflow.json"), "--server"]
     run = subprocess.run([*command, server.url.removeprefix("http://")], capture_output=True, text=True, timeout=60)
     assert run.returncode == 1 and "value_smaller_than_min" in run.stderr
     run = subprocess.run([*command, "127.0.0.1:9"], capture_output=True, text=True, timeout=60)
@@ -227,7 +227,7 @@ start = time.perf_counter()
 loaded = asyncio.run(nodes.load_custom_node(%r))
 print(loaded, time.perf_counter() - start, [m for m in sys.modules if ".wan_core." in m and any(p in m for p in (".dit", ".vae", ".checkpoints", ".pipeline"))])
 """
-    run = subprocess.run([comfy.python(comfyui), "-c", code % str(comfy.ROOT)], capture_output=True, text=True, cwd=comfyui)
+    run = subprocess.run([python_of(comfyui), "-c", code % str(PACK)], capture_output=True, text=True, cwd=comfyui)
     loaded, seconds, modules = run.stdout.strip().splitlines()[-1].split(" ", 2)
     assert loaded == "True" and float(seconds) < 0.5 and modules == "[]", run.stdout + run.stderr
 

@@ -1,0 +1,98 @@
+"""Start ComfyUI with this pack and small models under the real file names: `make canvas`.
+
+    python examples/canvas.py --port 8188 --folder .canvas
+
+Every shipped workflow opens and runs; what the small models draw is small too. Needs the environment of `make demo`.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PACK = Path(__file__).resolve().parent.parent
+
+
+def find_comfyui() -> Path | None:
+    """ComfyUI's folder: $COMFYUI_PATH, the installation around this pack, or comfy-cli's default."""
+    places = [os.environ.get("COMFYUI_PATH"), PACK.parent.parent, Path.home() / "comfy" / "ComfyUI"]
+    for place in places:
+        if place and (Path(place) / "main.py").is_file() and (Path(place) / "comfy").is_dir():
+            return Path(place)
+    return None
+
+
+def python_of(comfyui: Path) -> str:
+    return str(comfyui / ".venv" / "bin" / "python")
+
+
+def install_requirements(comfyui: Path) -> None:
+    """What ComfyUI-Manager does after it has fetched a pack."""
+    command = [python_of(comfyui), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", PACK / "requirements.txt"]
+    subprocess.run(command, check=True)
+
+
+def prepare(base: Path) -> None:
+    """Folders of a ComfyUI of its own under `base`, with nothing in custom_nodes but this pack."""
+    for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    link = base / "custom_nodes" / "wan22-moe"
+    if not link.is_symlink():
+        link.symlink_to(PACK)
+
+
+def server_command(comfyui: Path, base: Path, port: int) -> list[str]:
+    """ComfyUI on the folders of `base`; database in memory, nothing fetched."""
+    options = ["--port", str(port), "--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
+    return [python_of(comfyui), str(comfyui / "main.py"), *options, "--disable-auto-launch", "--disable-api-nodes"]
+
+
+def write_models(models: Path) -> None:
+    """The four families with random weights, and a LoRA pair."""
+    from wan_core.demo.comfyui import FILES, write_comfyui_models, write_tiny_loras
+    from wan_core.demo.tiny import write_tiny_model
+
+    for name in FILES:
+        with tempfile.TemporaryDirectory() as folder:
+            write_comfyui_models(models, write_tiny_model(folder, name), name)
+            if name == "t2v-a14b":
+                write_tiny_loras(models, folder)
+
+
+def write_picture(path: Path) -> None:
+    """The picture that the shipped workflows start from; ComfyUI brings one of this name itself."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (832, 480), (40, 60, 90))
+    ImageDraw.Draw(picture).ellipse((120, 140, 320, 340), fill=(220, 60, 50))
+    picture.save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Start ComfyUI with this pack and small models.")
+    parser.add_argument("--port", type=int, default=8188, help="default: %(default)s")
+    parser.add_argument("--folder", type=Path, default=PACK / ".canvas", help="models, input and output; default: %(default)s")
+    options = parser.parse_args()
+    comfyui = find_comfyui()
+    if comfyui is None:
+        sys.exit(
+            "No ComfyUI found. Install one: pip install comfy-cli && comfy install\n"
+            "or set COMFYUI_PATH to the folder of yours; its python must be .venv/bin/python inside it."
+        )
+    base = options.folder.resolve()
+    prepare(base)
+    if not (base / "models" / "loras").is_dir():
+        write_models(base / "models")
+    write_picture(base / "input" / "example.png")
+    install_requirements(comfyui)
+    gpu = subprocess.run([python_of(comfyui), "-c", "import torch; exit(not torch.cuda.is_available())"]).returncode == 0
+    print(f"Open http://127.0.0.1:{options.port} and look for Templates > wan22-moe. Ctrl+C stops it.", flush=True)
+    command = server_command(comfyui, base, options.port) + ([] if gpu else ["--cpu"])
+    os.chdir(comfyui)
+    os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    main()
