@@ -29,7 +29,7 @@ def pair_inputs():
 
 def number_inputs():
     return [
-        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Solver steps of the whole run, both experts together. Official: 40."),
+        io.Int.Input("steps", default=40, min=1, max=1000, tooltip="Solver steps of the whole run, both experts together. Official: 40, 5B 50; 20 for a draft."),
         io.Float.Input("cfg_high", default=4.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the high-noise expert; 1 skips the negative pass."),
         io.Float.Input("cfg_low", default=3.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the low-noise expert; 1 skips the negative pass."),
         io.Float.Input("boundary", default=0.875, min=0.0, max=1.0, step=0.001, round=0.0001, tooltip="Where the low-noise expert takes over, as a share of the 1000 timesteps. Official: 0.875 text-to-video, 0.9 image-to-video."),

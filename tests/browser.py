@@ -7,6 +7,7 @@ from pathlib import Path
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 READY = "!!(window.app?.graph && window.LiteGraph?.registered_node_types?.Wan22MoEKSampler)"
+MARGIN = 140  # keeps the toolbars of the page out of the picture
 FIT = """([width, height, margin]) => {
   const boxes = app.graph.nodes.map(node => [...node.pos, ...node.size]);
   const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1] - LiteGraph.NODE_TITLE_HEIGHT));
@@ -15,7 +16,7 @@ FIT = """([width, height, margin]) => {
   app.canvas.ds.scale = scale;
   app.canvas.ds.offset = [margin / scale - left, margin / scale - top];
   app.canvas.setDirty(true, true);
-  return {x: margin - 20, y: margin - 20, width: (right - left) * scale + 40, height: (bottom - top) * scale + 40};
+  return {x: margin - 20, y: margin - 40, width: (right - left) * scale + 40, height: (bottom - top) * scale + 60};
 }"""
 
 
@@ -37,9 +38,9 @@ class Canvas:
         """The API format of what is on the canvas, as the browser itself would queue it."""
         return self.page.evaluate("async () => (await app.graphToPrompt()).output")
 
-    def picture(self, path: Path, margin: int = 90) -> None:
+    def picture(self, path: Path) -> None:
         """The whole graph as a JPEG."""
-        clip = self.page.evaluate(FIT, [self.width, self.height, margin])
+        clip = self.page.evaluate(FIT, [self.width, self.height, MARGIN])
         self.page.wait_for_timeout(1000)
         self.page.screenshot(path=path, type="jpeg", quality=80, clip=clip)
 
@@ -54,6 +55,7 @@ def open_canvas(url: str, width: int = 2000, height: int = 1000):
             page = browser.new_page(viewport={"width": width, "height": height})
             page.goto(url)
             page.wait_for_function(READY, timeout=120_000)
+            page.evaluate("app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
             yield Canvas(page, width, height)
         finally:
             browser.close()

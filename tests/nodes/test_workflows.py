@@ -1,0 +1,80 @@
+"""The shipped workflows: they run as they are but for their size and steps, and the canvas and the API files are the same graphs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from browser import find_chromium, open_canvas
+from canvas import PACK
+
+from wan_core.video import read_metadata, read_video
+
+WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
+SMALL = {"width": 96, "height": 64, "length": 9, "context_length": 17, "context_overlap": 8}
+
+
+def api_of(workflow: Path) -> dict:
+    return json.loads((workflow.parent / "api" / workflow.name).read_text(encoding="utf-8"))
+
+
+def by_stem(path: Path) -> str:
+    return path.stem
+
+
+def test_every_workflow_has_its_picture_and_its_api_file():
+    stems = [path.stem for path in WORKFLOWS]
+    assert len(stems) == 8
+    assert [path.stem for path in sorted((PACK / "workflows").glob("*.jpg"))] == stems
+    assert [path.stem for path in sorted((PACK / "workflows" / "api").glob("*.json"))] == stems
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=by_stem)
+def test_the_note_says_where_every_file_goes(workflow):
+    notes = "".join(node["widgets_values"][0] for node in json.loads(workflow.read_text())["nodes"] if node["type"] == "MarkdownNote")
+    files = {
+        value
+        for node in api_of(workflow).values()
+        for value in node["inputs"].values()
+        if isinstance(value, str) and value.endswith(".safetensors")
+    }
+    assert files and not [file for file in files if f"`{file.removesuffix('.safetensors')}`" not in notes]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=by_stem)
+def test_it_runs(server, workflow):
+    graph = api_of(workflow)
+    long = "long" in workflow.stem
+    for node in graph.values():
+        node["inputs"] |= {key: value for key, value in SMALL.items() if key in node["inputs"]}
+        if long and "length" in node["inputs"]:
+            node["inputs"]["length"] = 33
+        if "steps" in node["inputs"]:
+            node["inputs"]["steps"] = min(node["inputs"]["steps"], 6)
+    entry = server.run(graph)
+    (shown,) = (file for output in entry["outputs"].values() for file in output.get("images", []) if file["filename"].endswith(".mp4"))
+    clip = server.base / "output" / shown["subfolder"] / shown["filename"]
+    assert read_video(clip).shape == (33 if long else 9, 64, 96, 3)
+    assert set(json.loads(read_metadata(clip)["prompt"])) == set(graph)
+
+
+@pytest.fixture(scope="module")
+def canvas(server):
+    if find_chromium() is None:
+        pytest.skip("NO CHROMIUM FOUND: the workflows are not opened on a canvas. Install the package chromium.")
+    with open_canvas(server.url) as canvas:
+        yield canvas
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=by_stem)
+def test_the_canvas_makes_the_api_file(canvas, workflow):
+    canvas.open(workflow)
+    assert canvas.prompt() == api_of(workflow)
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=by_stem)
+def test_no_two_nodes_overlap(workflow):
+    title = 30
+    boxes = [(n["pos"][0], n["pos"][1] - title, *n["size"]) for n in json.loads(workflow.read_text())["nodes"]]
+    for i, (x, y, w, h) in enumerate(boxes):
+        for x2, y2, w2, h2 in boxes[i + 1 :]:
+            assert x + w <= x2 or x2 + w2 <= x or y + h + title <= y2 or y2 + h2 + title <= y
