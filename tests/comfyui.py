@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import time
@@ -81,7 +82,8 @@ def serve(comfyui: Path, base: Path):
         port = probe.getsockname()[1]
     command = [*server_command(comfyui, base, port), "--cpu"]
     with (base / "server.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=comfyui)
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # enough for tiny models, and steadier beside other work
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=comfyui, env=one_thread)
     server = Server(base, port, process)
     try:
         deadline = time.monotonic() + 180

@@ -2,6 +2,7 @@
 
 import comfy.hooks
 import comfy.model_patcher
+import comfy.patcher_extension
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
@@ -59,24 +60,25 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         self._latched |= self.low is not None and timestep < self.boundary * TRAIN_TIMESTEPS
         return "low" if self._latched else "high"
 
-    def predict_noise(self, x, timestep, model_options={}, seed=None):
+    def outer_predict_noise(self, x, timestep, model_options={}, seed=None):
+        """Wrappers of a MODEL (step caches among them) see the steps of that MODEL and no others."""
         who = self.expert(float(timestep.max()))
         if self.watch is not None:
             self.watch(who)
         if who == "high":
-            return super().predict_noise(x, timestep, model_options, seed)
+            return super().outer_predict_noise(x, timestep, model_options, seed)
         if self._second is None:
             self._second = SecondExpert(self)
         hooks = "sampler_post_cfg_function"  # what the sampler itself has added (CFG++ looks at both passes) comes along
         added = model_options.get(hooks, [])[len(self.model_options.get(hooks, [])) :]
-        return self._second.predict_noise(x, timestep, seed, added)
+        return self._second.outer_predict_noise(x, timestep, seed, added)
 
 
 class SecondExpert:
     """The low-noise MODEL, prepared in the middle of a run as ComfyUI prepares a MODEL at its start."""
 
     def __init__(self, guider: HandoffGuider):
-        run, self.patcher, self.cfg = guider._run, guider.low, guider.cfg_low
+        run, self.guider, self.patcher, self.cfg = guider._run, guider, guider.low, guider.cfg_low
         self.loaded, self.conds = [], {name: [c.copy() for c in conds] for name, conds in guider._given.items()}
         self.hook_mode = self.patcher.hook_mode
         self.options = comfy.model_patcher.create_model_options_clone(self.patcher.model_options)
@@ -107,16 +109,22 @@ class SecondExpert:
             self.close()
             raise
 
-    def predict_noise(self, x, timestep, seed, sampler_hooks):
+    def outer_predict_noise(self, x, timestep, seed, sampler_hooks):
         options = self.options
         for hook in sampler_hooks:
             options = comfy.model_patcher.set_model_options_post_cfg_function(
                 options.copy(), hook, disable_cfg1_optimization=True
             )
+        kind = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
+        wrappers = comfy.patcher_extension.get_all_wrappers(kind, options, is_model_options=True)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self.predict_noise, self.guider, wrappers)
+        return executor.execute(x, timestep, options, seed)
+
+    def predict_noise(self, x, timestep, model_options, seed):
+        negative, positive = self.conds.get("negative"), self.conds.get("positive")
         return comfy.samplers.sampling_function(
-            self.model, x, timestep, self.conds.get("negative"), self.conds.get("positive"), self.cfg,
-            model_options=options, seed=seed,
-        )  # fmt: skip
+            self.model, x, timestep, negative, positive, self.cfg, model_options=model_options, seed=seed
+        )
 
     def close(self):
         """Give back what the run took."""

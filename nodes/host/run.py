@@ -65,7 +65,8 @@ def sample(guider: HandoffGuider, sampler, sigmas: torch.Tensor, latent: dict, s
     _check_latent(model, latent)
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-    guider.watch = _announcer(node_id) if node_id is not None and guider.low is not None else None
+    if node_id is not None and guider.low is not None:
+        guider.watch = _announcer(node_id)
     done = guider.sample(
         noise, samples, sampler, sigmas, denoise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, max(1, len(sigmas) - 1)),

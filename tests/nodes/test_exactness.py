@@ -8,7 +8,7 @@ import pytest
 from canvas import PACK, python_of
 from goldens import FOLDER
 
-INSIDE = Path(__file__).parent / "inside.py"
+INSIDE = Path(__file__).parent / "inside"
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,31 @@ def test_steps_per_expert(measured):
 
 
 def test_native_models_and_ours_are_interchangeable(measured):
-    for what, difference in measured["native_and_ours"].items():
-        assert difference < 1e-3, what
+    for what, difference in (measured["native_and_ours"] | measured["five_b_and_ours"]).items():
+        assert difference < 1e-4, what
+
+
+def test_our_conditioning_is_the_native_conditioning(measured):
+    assert len(measured["conditioning_nodes"]) == 10
+    assert max(measured["conditioning_nodes"].values()) < 1e-6
+
+
+def test_patches_of_the_ecosystem_act_as_on_the_native_model(measured):
+    assert len(measured["patches"]) == 9
+    for point, (difference, change) in measured["patches"].items():
+        assert difference < 1e-4 < 1e-3 < change, point
+
+
+def test_step_caches_work_in_both_experts_and_leave_the_models_alone(measured):
+    found = measured["step_caches"]
+    for cache in ("EasyCache", "LazyCache"):
+        assert found[cache]["finite"]
+        assert all(0 < found[cache][who] < found["none"][who] / 2 for who in ("high", "low"))
+    assert found["none"] == found["none again"]
+
+
+def test_noise_is_drawn_as_comfyui_draws_it(measured):
+    assert measured["batch_index_is_honoured"] == {"alone": True, "as native": True}
 
 
 def test_a_lora_changes_the_steps_of_its_expert_alone(measured):

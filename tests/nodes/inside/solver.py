@@ -1,91 +1,16 @@
-"""Run by ComfyUI's own python: measures the pack against wan_core and against the native nodes, prints one JSON object.
+"""The pack against wan_core, the recordings, and itself."""
 
-    python inside.py COMFYUI PACK MODELS GOLDEN
-"""
-
-import asyncio
-import dataclasses
-import importlib
 import json
-import os
-import sys
 from pathlib import Path
 
-COMFYUI, PACK, MODELS, GOLDEN = sys.argv[1:5]
-sys.argv = ["main", "--cpu"]
-sys.path.insert(0, COMFYUI)
-os.chdir(COMFYUI)
-
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
-
-import comfy.model_management  # noqa: E402
-import comfy.sample  # noqa: E402
-import comfy.samplers  # noqa: E402
-import comfy.sd  # noqa: E402
-import torch  # noqa: E402
-from safetensors import safe_open  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-
-import nodes as native  # noqa: E402
-
-asyncio.run(native.load_custom_node(PACK))
-pack = PACK.replace(".", "_x_")  # the name that ComfyUI gives a pack
-
-
-def part(name):
-    return importlib.import_module(f"{pack}.{name}")
-
-
-def difference(a, b):
-    return (a.float() - b.float()).abs().max().item()
-
-
-def pair(family="t2v-a14b"):
-    folder = Path(MODELS) / "diffusion_models" / family
-    files = [str(folder / f"wan2.2_{word}_noise_14B_fp16.safetensors") for word in ("high", "low")]
-    return part("nodes.host.pair").load_pair(*files), files
-
-
-def wide_pair(family, folder):
-    """Files of a tiny pair with the text width of the real models, which is the only one that native ComfyUI takes."""
-    config = dataclasses.replace(part("wan_core.demo.tiny").tiny_preset(family).dit, text_dim=4096)
-    files = []
-    for word in ("high", "low"):
-        torch.manual_seed(len(files))
-        state = part("wan_core.dit").WanDiT(config).state_dict()
-        files.append(str(Path(folder) / f"{family}_{word}.safetensors"))
-        save_file(state, files[-1])
-    return files
-
-
-def texts(width=64):
-    torch.manual_seed(1)
-    text = torch.zeros(2, 1, 512, width)
-    text[0, :, :9], text[1, :, :5] = torch.randn(1, 9, width), torch.randn(1, 5, width)
-    return [[text[0], {}]], [[text[1], {}]]
-
-
-def run(high, low, solver="official unipc", schedule="official", steps=8, cfg=(4.0, 3.0), boundary=0.875, shift=12.0, seed=5, shape=(1, 16, 3, 4, 6), conds=None, watch=None):
-    host = part("nodes.host.run")
-    guider = host.make_guider(high, low, *(conds or texts()), *cfg, boundary)
-    sigmas = host.make_sigmas(high, steps, shift, solver, schedule, 1.0)
-    if watch is not None:
-        predict = guider.predict_noise
-
-        def count(x, timestep, *args, **kwargs):
-            out = predict(x, timestep, *args, **kwargs)
-            watch.append("low" if guider._latched else "high")
-            return out
-
-        guider.predict_noise = count
-    return host.sample(guider, host.make_sampler(solver), sigmas, {"samples": torch.zeros(shape)}, seed)["samples"]
-
-
-def normalised(samples):
-    return comfy.latent_formats.Wan21().process_in(samples)
-
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import torch
+from host import GOLDEN, difference, normalised, pair, part, run, texts
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 def equals_wan_core():
     """Same noise, same text: our sampler node and the library, for every official solver."""
@@ -117,7 +42,7 @@ def equals_golden(tmp):
         save_file(weights, folder / "model.safetensors")
         paths.append(str(folder))
     high, low = part("nodes.host.pair").load_pair(*paths)
-    comfy.sample.prepare_noise = lambda latent, *args: tensors["in.noise"][None]
+    drawn, comfy.sample.prepare_noise = comfy.sample.prepare_noise, lambda latent, *args: tensors["in.noise"][None]
     conds = [[[tensors[key][None], {}]] for key in ("in.context", "in.context_null")]
     low_cfg, high_cfg = config["guide_scale_low_high"]
     found = {}
@@ -127,6 +52,7 @@ def equals_golden(tmp):
                   shift=config["shift"], shape=(1, *tensors["in.noise"].shape), conds=conds, watch=seen)  # fmt: skip
         found[solver] = difference(normalised(out)[0], tensors[f"out.{recorded}.final"])
         found[f"{solver} experts"] = [int(who == "high") for who in seen] == tensors[f"out.{recorded}.expert_is_high"].tolist()
+    comfy.sample.prepare_noise = drawn
     return found
 
 
@@ -158,34 +84,6 @@ def steps_per_expert():
         edge = min(timesteps, key=lambda t: abs(t - 1000 * boundary)) / 1000
         run(high, low, steps=10, shift=1.0, boundary=edge, cfg=(1.0, 1.0), watch=seen, shape=(1, 16, 1, 2, 2))
         found[f"edge {boundary}"] = [seen.count("high"), sum(t >= edge * 1000 for t in timesteps)]
-    return found
-
-
-def native_and_ours(tmp):
-    """Same weights as a native MODEL and as ours, in the native sampler and in ours."""
-    found = {}
-    for family in ("t2v-a14b", "i2v-a14b", "vace-a14b"):
-        files = wide_pair(family, tmp)
-        high, low = part("nodes.host.pair").load_pair(*files)
-        native_high, native_low = (comfy.sd.load_diffusion_model(file) for file in files)
-        positive, negative = texts(4096)
-        if family == "i2v-a14b":
-            torch.manual_seed(2)
-            extra = {"concat_latent_image": torch.randn(1, 16, 3, 4, 6), "concat_mask": torch.ones(1, 1, 3, 4, 6)}
-            extra["concat_mask"][:, :, :1] = 0
-        elif family == "vace-a14b":
-            torch.manual_seed(2)
-            extra = {"vace_frames": [torch.randn(1, 32, 3, 4, 6)], "vace_mask": [torch.rand(1, 64, 3, 4, 6)], "vace_strength": [0.7]}
-        else:
-            extra = {}
-        conds = [[[c[0][0], dict(extra)]] for c in (positive, negative)]
-        numbers = dict(solver="euler", schedule="simple", steps=4, shift=8.0, conds=conds)
-        ours = run(high, low, **numbers)
-        found[f"{family} native models in our sampler"] = difference(run(native_high, native_low, **numbers), ours)
-        alone = run(high, None, **numbers, cfg=(3.0, 3.0))
-        for label, model in (("our model", high), ("native model", native_high)):
-            (out,) = native.common_ksampler(model, 5, 4, 3.0, "euler", "simple", *conds, {"samples": torch.zeros(1, 16, 3, 4, 6)})
-            found[f"{family} {label} in the native sampler"] = difference(out["samples"], alone)
     return found
 
 
@@ -235,11 +133,19 @@ def nothing_is_left_behind():
     return {"left": left}
 
 
-if __name__ == "__main__":
-    import tempfile
+def batch_index_is_honoured():
+    """Clip 2 of a batch, asked for alone through its batch index, starts from the noise it had in the batch."""
+    (high, _), _ = pair()
+    host = part("nodes.host.run")
 
-    with torch.inference_mode(), tempfile.TemporaryDirectory() as tmp:
-        checks = [equals_wan_core, same_model_twice, steps_per_expert, lora_changes_its_expert_alone, nothing_is_left_behind]
-        result = {check.__name__: check() for check in checks}
-        result |= {check.__name__: check(tmp) for check in (native_and_ours, equals_golden)}
-    print("RESULT " + json.dumps(result))
+    def first_step(latent):
+        guider, seen = host.make_guider(high, None, *texts(), 1.0, 1.0, 0.5), []
+        run_sample = guider.sample
+        guider.sample = lambda noise, *args, **kwargs: (seen.append(noise), run_sample(noise, *args, **kwargs))[1]
+        host.sample(guider, host.make_sampler("official euler"), host.make_sigmas(high, 1, 5.0, "official euler", "official", 1.0), latent, 5)
+        return seen[0]
+
+    batch = first_step({"samples": torch.zeros(3, 16, 1, 2, 2)})
+    alone = first_step({"samples": torch.zeros(1, 16, 1, 2, 2), "batch_index": [2]})
+    native = comfy.sample.prepare_noise(torch.zeros(3, 16, 1, 2, 2), 5)
+    return {"alone": torch.equal(batch[2:], alone), "as native": torch.equal(batch, native)}

@@ -1,0 +1,23 @@
+"""Run by ComfyUI's own python: measures the pack inside ComfyUI and prints one JSON object.
+
+    python tests/nodes/inside COMFYUI PACK MODELS GOLDEN
+"""
+
+import json
+import tempfile
+
+import host  # first: it makes ComfyUI importable  # noqa: F401
+import native
+import solver
+import torch
+
+ALONE = (
+    solver.equals_wan_core, solver.same_model_twice, solver.steps_per_expert, solver.lora_changes_its_expert_alone,
+    solver.nothing_is_left_behind, solver.batch_index_is_honoured, native.step_caches,
+)  # fmt: skip
+WITH_FILES = (native.native_and_ours, native.five_b_and_ours, native.conditioning_nodes, native.patches, solver.equals_golden)
+
+with torch.inference_mode(), tempfile.TemporaryDirectory() as tmp:
+    result = {check.__name__: check() for check in ALONE}
+    result |= {check.__name__: check(tmp) for check in WITH_FILES}
+print("RESULT " + json.dumps(result))
