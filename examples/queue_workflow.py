@@ -1,18 +1,23 @@
 """Queue an API-format workflow on a ComfyUI server, follow it, and save the clip.
 
-    python examples/queue_workflow.py workflow_api.json --prompt "A cat walks through the snow" --seed 7 --out cat.mp4
+    pip install websocket-client
+    python examples/queue_workflow.py workflows/api/wan22_t2v_a14b.json --prompt "A cat walks through the snow" --seed 7 --out cat.mp4
 
-Needs nothing but Python. The first prompt node and the first sampler of the workflow are changed.
+The first prompt node and the first sampler of the workflow are changed.
 """
 
 import argparse
 import json
+import struct
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+
+import websocket
+
+TEXT = 3  # the kind of ComfyUI's binary messages that carry text
 
 
 def call(server: str, path: str, body=None) -> dict:
@@ -39,20 +44,40 @@ def change(workflow: dict, prompt: str | None, seed: int | None) -> None:
         homes[0][name] = value
 
 
-def follow(server: str, prompt_id: str) -> dict:
-    """Wait for the prompt, printing what the queue is doing; the history entry."""
-    shown = None
+def follow(socket: websocket.WebSocket, prompt_id: str, workflow: dict) -> None:
+    """Show what the server says about the prompt until it has ended well; exit where it has not."""
+    title, expert, line = "", "", ""
     while True:
-        history = call(server, f"/history/{prompt_id}")
-        if prompt_id in history:
-            return history[prompt_id]
-        queue = call(server, "/queue")
-        waiting = sum(1 for job in queue["queue_pending"] if job[0] is not None)
-        state = "running" if any(job[1] == prompt_id for job in queue["queue_running"]) else f"{waiting} in the queue"
-        if state != shown:
-            print(state, flush=True)
-            shown = state
-        time.sleep(0.5)
+        message = socket.recv()
+        if isinstance(message, bytes):
+            kind, name = struct.unpack(">II", message[:8])
+            if kind == TEXT:  # the sampler says which expert is at work
+                expert = message[8 + name :].decode(errors="replace")
+            continue
+        event = json.loads(message)
+        kind, data = event["type"], event["data"]
+        if kind == "status":
+            waiting = data["status"]["exec_info"]["queue_remaining"] - 1
+            now = f"{waiting} more in the queue" if waiting > 0 and not title else line
+        elif data.get("prompt_id") != prompt_id:
+            continue
+        elif kind == "executing" and data["node"]:
+            node = workflow[data["node"]]
+            title, expert = node.get("_meta", {}).get("title", node["class_type"]), ""
+            now = title
+        elif kind == "progress":
+            now = f"{title} {data['value']}/{data['max']}" + (f" ({expert})" if expert else "")
+        elif kind == "execution_error":
+            sys.exit(f"{data['node_type']}: {data['exception_message']}")
+        elif kind == "execution_interrupted":
+            sys.exit("The prompt was cancelled on the server.")
+        elif kind == "execution_success":
+            return
+        else:
+            continue
+        if now != line:
+            print(now, flush=True)
+            line = now
 
 
 def main() -> None:
@@ -67,11 +92,17 @@ def main() -> None:
     with open(options.workflow, encoding="utf-8") as file:
         workflow = json.load(file)
     change(workflow, options.prompt, options.seed)
-    queued = call(options.server, "/prompt", {"prompt": workflow, "client_id": str(uuid.uuid4())})
-    entry = follow(options.server, queued["prompt_id"])
-    for kind, details in entry["status"]["messages"]:
-        if kind == "execution_error":
-            sys.exit(f"{details['node_type']}: {details['exception_message']}")
+    client = str(uuid.uuid4())
+    call(options.server, "/system_stats")
+    socket = websocket.create_connection(f"ws://{options.server}/ws?clientId={client}")
+    queued = call(options.server, "/prompt", {"prompt": workflow, "client_id": client})
+    try:
+        follow(socket, queued["prompt_id"], workflow)
+    except websocket.WebSocketException as error:
+        sys.exit(f"The connection to {options.server} is gone ({error}); look at the server, the clip may still be in the making.")
+    finally:
+        socket.close()
+    entry = call(options.server, f"/history/{queued['prompt_id']}")[queued["prompt_id"]]
     files = [file for output in entry["outputs"].values() for file in output.get("images", [])]
     if not files:
         sys.exit("The workflow wrote no file.")

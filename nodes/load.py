@@ -1,37 +1,50 @@
 """Loaders: experts, text encoder, VAE."""
 
+import os
+import re
+
 import folder_paths
 from comfy_api.latest import io
 
 CATEGORY = "Wan 2.2"
+SHARD = re.compile(r"(.+)[/\\][^/\\]+-\d{5}-of-\d{5}\.safetensors")
 
 
-def model_choices() -> list[str]:
-    """Files of diffusion_models, and folders there that hold shards."""
-    from pathlib import Path
-
-    folders = set()
-    for root in folder_paths.get_folder_paths("diffusion_models"):
-        folders |= {str(index.parent.relative_to(root)) for index in Path(root).rglob("*.index.json")}
-    shards = tuple(f"{folder}/" for folder in folders)
-    files = folder_paths.get_filename_list("diffusion_models")
-    return sorted(folders) + [file for file in files if not file.replace("\\", "/").startswith(shards or ("\0",))]
+def choices(category: str) -> list[str]:
+    """Files of a models folder; of diffusion_models also the folders that hold shards, in place of the shards."""
+    files = folder_paths.get_filename_list(category)
+    if category != "diffusion_models":
+        return files
+    shards = {file: match[1] for file in files if (match := SHARD.fullmatch(file))}
+    return sorted(set(shards.values())) + [file for file in files if file not in shards]
 
 
-def model_path(name: str) -> str:
-    """Full path of one of `model_choices`."""
-    from pathlib import Path
+def find(category: str, name: str) -> str | None:
+    """The choice that `name` means, whichever way its slashes lean."""
+    return next((c for c in choices(category) if c.replace("\\", "/") == name.replace("\\", "/")), None)
 
-    for root in folder_paths.get_folder_paths("diffusion_models"):
-        if (Path(root) / name).is_dir():
-            return str(Path(root) / name)
-    return folder_paths.get_full_path_or_raise("diffusion_models", name)
+
+def check_names(category: str, *names) -> bool | str:
+    """What `validate_inputs` wants: True, or what to do about the first name that is not there."""
+    for name in names:
+        if name is not None and find(category, str(name)) is None:
+            return f"{name} is not in the folder models/{category}. Put it there and press R, or choose another file."
+    return True
+
+
+def full_path(category: str, name: str) -> str:
+    """Full path of one of `choices`."""
+    name = find(category, name) or name
+    for root in folder_paths.get_folder_paths(category):
+        if os.path.isdir(os.path.join(root, name)):
+            return os.path.join(root, name)
+    return folder_paths.get_full_path_or_raise(category, name)
 
 
 class Wan22ExpertLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        files = model_choices()
+        files = choices("diffusion_models")
         return io.Schema(
             node_id="Wan22ExpertLoader",
             display_name="Load Wan 2.2 Experts",
@@ -46,11 +59,15 @@ class Wan22ExpertLoader(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, high_noise=None, low_noise=None):
+        return check_names("diffusion_models", high_noise, None if low_noise == "none" else low_noise)
+
+    @classmethod
     def execute(cls, high_noise, low_noise) -> io.NodeOutput:
         from .host.pair import load_pair
 
-        low = None if low_noise == "none" else model_path(low_noise)
-        return io.NodeOutput(*load_pair(model_path(high_noise), low))
+        low = None if low_noise == "none" else full_path("diffusion_models", low_noise)
+        return io.NodeOutput(*load_pair(full_path("diffusion_models", high_noise), low))
 
 
 class Wan22TextEncoderLoader(io.ComfyNode):
@@ -63,17 +80,21 @@ class Wan22TextEncoderLoader(io.ComfyNode):
             description="Loads umT5 with its tokenizer.",
             search_aliases=["umt5", "clip loader", "t5"],
             inputs=[
-                io.Combo.Input("text_encoder", options=folder_paths.get_filename_list("text_encoders"),
+                io.Combo.Input("text_encoder", options=choices("text_encoders"),
                                tooltip="Such as umt5_xxl_fp16.safetensors."),
             ],
             outputs=[io.Clip.Output()],
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, text_encoder=None):
+        return check_names("text_encoders", text_encoder)
+
+    @classmethod
     def execute(cls, text_encoder) -> io.NodeOutput:
         from .host.text import load_clip
 
-        return io.NodeOutput(load_clip(folder_paths.get_full_path_or_raise("text_encoders", text_encoder)))
+        return io.NodeOutput(load_clip(full_path("text_encoders", text_encoder)))
 
 
 class Wan22VAELoader(io.ComfyNode):
@@ -86,17 +107,21 @@ class Wan22VAELoader(io.ComfyNode):
             description="Loads the Wan 2.1 VAE (14B models) or the Wan 2.2 VAE (5B).",
             search_aliases=["wan vae", "vae loader"],
             inputs=[
-                io.Combo.Input("vae_name", options=folder_paths.get_filename_list("vae"),
+                io.Combo.Input("vae_name", options=choices("vae"),
                                tooltip="wan_2.1_vae for the 14B models, wan2.2_vae for the 5B."),
             ],
             outputs=[io.Vae.Output()],
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, vae_name=None):
+        return check_names("vae", vae_name)
+
+    @classmethod
     def execute(cls, vae_name) -> io.NodeOutput:
         from .host.vae import load_vae
 
-        return io.NodeOutput(load_vae(folder_paths.get_full_path_or_raise("vae", vae_name)))
+        return io.NodeOutput(load_vae(full_path("vae", vae_name)))
 
 
 NODES = [Wan22ExpertLoader, Wan22TextEncoderLoader, Wan22VAELoader]

@@ -12,7 +12,7 @@ from canvas import PACK, python_of
 from graphs import models, node, sampler, save, t2v
 from PIL import Image
 
-from wan_core.video import read_metadata, read_video
+from wan_core.video import find_ffmpeg, read_metadata, read_video
 
 NODES = {
     "Wan22ExpertLoader", "Wan22TextEncoderLoader", "Wan22TextEncode", "Wan22VAELoader", "Wan22VAEEncode", "Wan22VAEDecode",
@@ -64,6 +64,32 @@ def test_text_to_video(server):
     query = f"/view?filename={shown['filename']}&subfolder={shown['subfolder']}&type=output"
     with urllib.request.urlopen(server.url + query) as answer:
         assert answer.read() == path.read_bytes()
+
+
+def test_sharded_experts_and_sound(server, official_folder):
+    (server.base / "models" / "diffusion_models" / "official").symlink_to(official_folder("t2v-a14b"))
+    graph = t2v("sound") | {"audio": node("EmptyAudio", duration=3.0, sample_rate=44100, channels=2)}
+    graph["experts"]["inputs"] = {"high_noise": "official/high_noise_model", "low_noise": "official/low_noise_model"}
+    graph["save"]["inputs"]["audio"] = ["audio", 0]
+    path = clip_of(server, server.run(graph))
+    listing = subprocess.run([find_ffmpeg(), "-hide_banner", "-i", str(path)], capture_output=True, text=True).stderr
+    assert "Audio: aac" in listing and len(read_video(path)) == 9
+
+
+def test_names_with_backslashes_mean_the_same_files(server):
+    graph = t2v("slashes")
+    for name in ("experts", "clip", "vae"):
+        graph[name]["inputs"] = {key: value.replace("/", "\\") for key, value in graph[name]["inputs"].items()}
+    server.run(graph)
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "../../secret.safetensors", "/etc/passwd", "", 7, "none"])
+def test_names_of_files_that_are_not_there(server, name):
+    graph = t2v("missing")
+    graph["experts"]["inputs"]["high_noise"] = name
+    status, answer = server.post("/prompt", {"prompt": graph})
+    assert status == 400
+    assert f"{name} is not in the folder models/diffusion_models" in json.dumps(answer)
 
 
 def test_image_to_video_with_first_and_last_frame(server, image):
@@ -201,6 +227,7 @@ def test_the_queue_client_changes_prompt_and_seed_and_saves_the_clip(server, tmp
                "--seed", "77", "--out", tmp_path / "clip.mp4", "--server", server.url.removeprefix("http://")]  # fmt: skip
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
+    assert "Wan22MoEKSampler 1/4 (high-noise expert" in run.stdout and "Wan22MoEKSampler 4/4 (low-noise expert" in run.stdout
     made_with = json.loads(read_metadata(tmp_path / "clip.mp4")["prompt"])
     assert made_with["text"]["inputs"]["positive"] == "一只猫" and made_with["sample"]["inputs"]["seed"] == 77
     assert len(read_video(tmp_path / "clip.mp4")) == 9
