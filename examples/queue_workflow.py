@@ -44,9 +44,9 @@ def change(workflow: dict, prompt: str | None, seed: int | None) -> None:
         homes[0][name] = value
 
 
-def follow(socket: websocket.WebSocket, prompt_id: str, workflow: dict) -> None:
-    """Show what the server says about the prompt until it has ended well; exit where it has not."""
-    title, expert, line = "", "", ""
+def follow(socket: websocket.WebSocket, prompt_id: str, workflow: dict) -> list[dict]:
+    """Show what the server says about the prompt until it has ended well; the files it made. Exits where it has not."""
+    title, expert, line, files = "", "", "", []
     while True:
         message = socket.recv()
         if isinstance(message, bytes):
@@ -71,8 +71,11 @@ def follow(socket: websocket.WebSocket, prompt_id: str, workflow: dict) -> None:
             sys.exit(f"{data['node_type']}: {data['exception_message']}")
         elif kind == "execution_interrupted":
             sys.exit("The prompt was cancelled on the server.")
+        elif kind == "executed":
+            files += (data["output"] or {}).get("images", [])
+            continue
         elif kind == "execution_success":
-            return
+            return files
         else:
             continue
         if now != line:
@@ -97,13 +100,11 @@ def main() -> None:
     socket = websocket.create_connection(f"ws://{options.server}/ws?clientId={client}")
     queued = call(options.server, "/prompt", {"prompt": workflow, "client_id": client})
     try:
-        follow(socket, queued["prompt_id"], workflow)
+        files = follow(socket, queued["prompt_id"], workflow)
     except websocket.WebSocketException as error:
         sys.exit(f"The connection to {options.server} is gone ({error}); look at the server, the clip may still be in the making.")
     finally:
         socket.close()
-    entry = call(options.server, f"/history/{queued['prompt_id']}")[queued["prompt_id"]]
-    files = [file for output in entry["outputs"].values() for file in output.get("images", [])]
     if not files:
         sys.exit("The workflow wrote no file.")
     query = urllib.parse.urlencode({key: files[-1][key] for key in ("filename", "subfolder", "type")})

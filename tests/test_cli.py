@@ -145,3 +145,14 @@ def test_interrupt_ends_quietly(official_folder, tmp_path):
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == INTERRUPTED and b"Interrupted." in rest and b"Traceback" not in rest
     assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_model_is_not_the_default(capfd):
+    assert main(["plan", ""]) == BAD_MODEL
+    assert "the model is ''" in capfd.readouterr().err
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    command = f"set -o pipefail; {sys.executable} -u -m wan_core plan | head -1"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert run.returncode == 0 and not run.stderr

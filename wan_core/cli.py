@@ -1,6 +1,7 @@
 """Command line: python -m wan_core generate | inspect | plan | demo."""
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -29,7 +30,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal that cannot print Chinese must not end the run
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options)
+        code = options.run(options)
+        sys.stdout.flush()
+        return code
     except CheckpointError as error:
         return _complain(error, BAD_MODEL)
     except InputError as error:
@@ -39,6 +42,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
 
 
 def _complain(error: WanError, code: int) -> int:
@@ -199,9 +205,9 @@ def _plan(options: argparse.Namespace) -> int:
     from .pipeline.plan import idle_experts, plan_text
     from .pipeline.request import Request
 
-    if options.model and options.preset:
+    if options.model is not None and options.preset:
         raise InputError("both a model folder and --preset", "one of them")
-    preset = check_model(options.model) if options.model else PRESETS[options.preset or "t2v-a14b"]
+    preset = check_model(options.model) if options.model is not None else PRESETS[options.preset or "t2v-a14b"]
     request = Request.resolve(preset, **_numbers(options))
     print(plan_text(preset, request, _dtype(options) or torch.bfloat16))
     for who in idle_experts(request):

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from .config import DiTConfig, VAEConfig
 from .errors import InputError
 
+LONGEST_SEQUENCE = 1 << 22  # tokens; 321 frames of 720p are 0.3 million, and their noise takes 75 MB
 ROPE_POSITIONS = 1024  # official RoPE table length along each axis; nothing beyond it was trained
 
 
@@ -70,7 +71,10 @@ def whole_number(name: str, value, low: int, high: int) -> int:
 
 def real_number(name: str, value, low: float, high: float = math.inf, *, above: bool = False) -> float:
     """`value` as a finite float within [low, high] (`above`: greater than low), or an InputError that names it."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        is_number = False
     if not is_number or not low <= value <= high or (above and value == low):
         limits = f"a finite number {'above' if above else 'of at least'} {low:g}"
         raise InputError(f"{name} is {value!r}", limits + (f" and at most {high:g}" if math.isfinite(high) else ""))
@@ -99,7 +103,13 @@ def check_shape(frames: int, height: int, width: int, vae: VAEConfig, dit: DiTCo
         raise InputError(
             f"num_frames is {frames}", "a multiple of 4, plus 1", f"The nearest count is {either(nearest_frames(frames))}"
         )
-    return VideoShape(frames, height, width)
+    shape = VideoShape(frames, height, width)
+    tokens = shape.tokens(vae, dit)
+    if tokens > LONGEST_SEQUENCE:
+        raise InputError(
+            f"{frames} frames of {width}×{height} are {tokens:,} tokens", f"at most {LONGEST_SEQUENCE:,}", "Make it smaller or shorter"
+        )
+    return shape
 
 
 def area_size(image_height: int, image_width: int, area: int, multiple: int = 16) -> tuple[int, int]:

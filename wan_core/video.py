@@ -14,7 +14,7 @@ import imageio_ffmpeg
 import numpy as np
 from torch import Tensor
 
-from .errors import InputError, VideoError
+from .errors import InputError, NumericalError, VideoError
 from .shapes import real_number
 
 _WORKING: set[tuple[str, int]] = set()  # ffmpeg programs that have been tried, by path and change time
@@ -27,8 +27,21 @@ def to_uint8(video: Tensor) -> np.ndarray:
 
 
 def unit_to_uint8(frames: np.ndarray) -> np.ndarray:
-    """Values in [0, 1] → uint8, truncated."""
+    """Values in [0, 1] → uint8, truncated.
+
+    Raises:
+        NumericalError: NaN or infinity, which would be black or white in the file.
+    """
+    check_finite(frames)
     return (frames.clip(0, 1) * 255).astype(np.uint8)
+
+
+def check_finite(frames: np.ndarray) -> None:
+    """Raises NumericalError where decoded frames hold NaN or infinity."""
+    if not np.isfinite(frames).all():
+        raise NumericalError(
+            "the VAE returned values that are not finite", "finite latents and weights", "Decode in float32, and check the VAE file"
+        )
 
 
 def export_to_video(frames, path: str | Path, fps: float = 16) -> str:
@@ -100,6 +113,8 @@ def check_output(path: str | Path, raw_bytes: int = 0) -> Path:
         InputError: no such folder, or a name that is not an mp4's.
         VideoError: no permission, hardly any space, or no ffmpeg.
     """
+    if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
+        raise InputError(f"the output is {path!r}", "the path of an mp4")
     path = Path(path).absolute()
     if path.suffix.lower() != ".mp4" or len(os.fsencode(path.name)) > 240:
         raise InputError(f"the output is {path.name[:80]}", "a name that ends in .mp4, of at most 240 bytes")

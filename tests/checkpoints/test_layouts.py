@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -161,3 +162,21 @@ def test_an_all_in_one_checkpoint_holds_every_part(official_folder, tmp_path):
 def test_inspect_of_something_else(tmp_path):
     with pytest.raises(CheckpointNotFound):
         inspect(tmp_path / "nothing")
+
+
+def test_a_comfyui_folder_with_both_vaes_gives_each_model_its_own(official_folder, tmp_path):
+    write_comfyui_folder(tmp_path, official_folder("ti2v-5b"), tiny_preset("ti2v-5b"))
+    (tmp_path / "diffusion_models" / "wan2.2_5B_fp16.safetensors").unlink()
+    write_comfyui_folder(tmp_path, official_folder(), tiny_preset("t2v-a14b"))
+    (tmp_path / "config.json").write_text('{"a": 1}')  # somebody else's
+    assert len(list((tmp_path / "vae").iterdir())) == 2
+    assert find_model(tmp_path).vae.name == "wan_2.1_vae.safetensors"
+
+
+@pytest.mark.parametrize("change", [{"transformer_2": ["a"]}, {"transformer_2": 5}, {"boundary_ratio": "x"}, {"boundary_ratio": 1.5}])
+def test_a_model_index_that_makes_no_sense(official_folder, tmp_path, change):
+    folder = write_layout("diffusers", tmp_path, official_folder(), "t2v-a14b")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | change))
+    with pytest.raises(CheckpointError, match="transformer_2.*boundary_ratio"):
+        find_model(folder)

@@ -139,7 +139,9 @@ def test_the_wrong_vae_is_refused(vae21):
     ({"video": torch.zeros(3, 9, 32, 32)}, "video"),
     ({"video": torch.zeros(3, 5, 32, 32), "mask": torch.zeros(1, 5, 16, 32)}, "mask"),
     ({"references": [torch.zeros(3, 16, 16)]}, "reference 1"),
-    ({"frames": 6}, "6 frames"),
+    ({"frames": 6}, "6 frames.*nearest count is 5 or 9"),
+    ({"frames": -3}, "frames is -3"),
+    ({"frames": 5.5}, "frames is 5.5"),
 ])  # fmt: skip
 def test_sizes_that_do_not_fit_are_refused(vae21, arguments, message):
     with pytest.raises(InputError, match=message):

@@ -175,7 +175,10 @@ def test_half_precision_stays_close(name, dtype):
 @pytest.mark.parametrize("change, message", [
     ({"x": torch.zeros(1, 16, 3, 6, 8), "y": torch.zeros(1, 20, 3, 6, 8)}, "36 input channels.*16"),
     ({"x": torch.zeros(1, 16, 3, 5, 8)}, "multiples of the patch"),
+    ({"x": torch.zeros(1, 16, 6, 8)}, r"x of shape \(1, 16, 6, 8\).*video latent"),
+    ({"x": torch.zeros(3, 16, 3, 6, 8), "y": torch.zeros(2, 0, 3, 6, 8)}, "one y or one for each"),
     ({"t": torch.zeros(1, 7)}, r"t of shape \(1, 7\)"),
+    ({"t": torch.tensor(500)}, r"t of shape \(\)"),
     ({"text": torch.zeros(1, 3, 9)}, "text of shape"),
     ({"text": torch.zeros(1, 99, 40)}, "text of shape"),
     ({"vace": torch.zeros(1, 96, 3, 6, 8)}, "VACE"),

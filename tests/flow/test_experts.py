@@ -2,6 +2,7 @@ import pytest
 import torch
 from goldens import difference, golden
 
+from wan_core.checkpoints import load_dit
 from wan_core.errors import InputError
 from wan_core.flow import Experts, FlowSchedule, sample
 
@@ -131,3 +132,19 @@ def test_each_sample_of_a_list_goes_through_the_model_alone():
     for k, text in enumerate((POSITIVE, NEGATIVE)):
         alone = Experts(model, None, cfg_high=2.0).velocity(text, NEGATIVE)(x[k : k + 1], torch.tensor([5]))
         assert torch.equal(both[k : k + 1], alone)
+
+
+@pytest.mark.parametrize("batched_text", [True, False])
+def test_one_condition_serves_a_batch_and_several_go_to_their_samples(batched_text):
+    """The same velocity whichever way text and condition are given."""
+    g = golden("dit_i2v")
+    model = load_dit(g.weights(), g.config["model"])
+    torch.manual_seed(0)
+    x, y, t = torch.randn(2, 16, 3, 4, 6), torch.randn(2, 20, 3, 4, 6), torch.tensor([700, 700])
+    text = torch.randn(2, 3, g.config["model"]["text_dim"])
+    texts = text if batched_text else list(text.split(1))
+    experts = Experts(model, None, cfg_high=1.0)
+    alone = [experts.velocity(text[k : k + 1], None, y=y[k : k + 1])(x[k : k + 1], t[:1]) for k in (0, 1)]
+    assert torch.allclose(experts.velocity(texts, None, y=y)(x, t), torch.cat(alone), atol=1e-5)
+    shared = [experts.velocity(text[k : k + 1], None, y=y[:1])(x[k : k + 1], t[:1]) for k in (0, 1)]
+    assert torch.allclose(experts.velocity(texts, None, y=y[:1])(x, t), torch.cat(shared), atol=1e-5)

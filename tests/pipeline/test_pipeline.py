@@ -233,6 +233,8 @@ def test_saving_holds_a_few_frames_at_a_time(pipe, tmp_path):
     (dict(num_inference_steps=-1), "steps"),
     (dict(guidance_scale=float("nan")), "guidance_scale"),
     (dict(guidance_scale=-1.0), "guidance_scale"),
+    (dict(guidance_scale=10**400), "guidance_scale"),
+    (dict(height=16384, width=16384, num_frames=4093), "1,073,741,824 tokens.*smaller or shorter"),
     (dict(guidance_scale_2=float("inf")), "guidance_scale_2"),
     (dict(boundary_ratio=1.2), "boundary_ratio"),
     (dict(flow_shift=0), "flow_shift"),
@@ -418,3 +420,29 @@ def test_nan_names_the_step(official_folder):
     assert first_low > 1
     with pytest.raises(NumericalError, match=f"step {first_low} of 10"):
         pipe("a cat", **numbers)
+
+
+def test_nan_from_the_vae_is_no_black_clip(official_folder, tmp_path):
+    pipe = WanPipeline.from_pretrained(official_folder())
+    pipe.vae.conv2.bias.data = torch.full_like(pipe.vae.conv2.bias, float("nan"))
+    out = pipe("a cat", **SMALL)
+    with pytest.raises(NumericalError, match="VAE"):
+        out.frames[0]
+    with pytest.raises(NumericalError, match="VAE"):
+        out.save(tmp_path / "clip.mp4")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", [5, "a\0b.mp4", None])
+def test_a_path_that_is_none(pipe, path):
+    with pytest.raises(InputError, match="the path of an mp4"):
+        pipe("a cat", **SMALL | {"num_inference_steps": 1}).save(path)
+
+
+def test_no_negative_prompt_is_encoded_where_no_step_is_guided(pipe):
+    passes = []
+    handle = pipe.text_encoder.register_forward_hook(lambda *_: passes.append(1))
+    pipe("a cat", guidance_scale=1.0, **SMALL)
+    pipe("a cat", guidance_scale=1.0, guidance_scale_2=2.0, **SMALL)
+    handle.remove()
+    assert len(passes) == 1 + 2

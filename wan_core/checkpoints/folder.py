@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Optional
 
 from ..errors import CheckpointError, CheckpointNotFound
-from .names import KINDS, find_part
-from .read import load_json, read_config, read_header
+from .build import config_beside
+from .formats import infer_dit, infer_vae
+from .names import KINDS, find_part, official_names
+from .read import load_json, named_path, open_weights, read_header
 
 _HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")  # such as Wan-AI/Wan2.2-T2V-A14B
 
@@ -50,16 +52,9 @@ def find_model(path: str | Path) -> ModelFolder:
         raise CheckpointNotFound(f"{folder} is empty", "a folder with the model's files", "Finish the download")
     if (folder / "model_index.json").is_file():
         return _diffusers(folder)
-    if (folder / "high_noise_model").is_dir() or (folder / "low_noise_model").is_dir() or read_config(folder):
+    if (folder / "high_noise_model").is_dir() or (folder / "low_noise_model").is_dir() or config_beside(folder):
         return _official(folder)
     return _comfyui(folder)
-
-
-def named_path(path: str | Path) -> Path:
-    """A path that somebody has really named; an empty one would be the current folder."""
-    if not isinstance(path, (str, Path)) or not str(path).strip():
-        raise CheckpointNotFound(f"the model is {path!r}", "the path of a model folder or file")
-    return Path(path)
 
 
 def _official(folder: Path) -> ModelFolder:
@@ -81,8 +76,14 @@ def _official(folder: Path) -> ModelFolder:
 
 def _diffusers(folder: Path) -> ModelFolder:
     index = load_json(folder / "model_index.json")
-    two = (index.get("transformer_2") or [None, None])[1] is not None
-    boundary = index.get("boundary_ratio")
+    second, boundary = index.get("transformer_2") or [None, None], index.get("boundary_ratio")
+    is_ratio = boundary is None or (isinstance(boundary, (int, float)) and not isinstance(boundary, bool) and 0 <= boundary <= 1)
+    if not isinstance(second, list) or len(second) != 2 or not is_ratio:
+        raise CheckpointError(
+            f"{folder / 'model_index.json'} has transformer_2 {second!r} and boundary_ratio {boundary!r}",
+            "the names of a library and a class, and a number from 0 to 1", "Download the file again",
+        )  # fmt: skip
+    two = second[1] is not None
     if boundary is not None and not two:
         raise CheckpointError(
             f"{folder / 'model_index.json'} names one transformer and a boundary_ratio of {boundary}",
@@ -114,7 +115,10 @@ def _comfyui(folder: Path) -> ModelFolder:
                 "README, 'Real weights', says which files a model needs",
             )
     high, low = _experts(found["dit"], folder)
-    vae, text_encoder = (_single(found[kind], kind, folder) for kind in ("vae", "text_encoder"))
+    vaes = found["vae"]
+    if len(vaes) > 1:  # one for the 14B models and one for the 5B, as ComfyUI's own folders have them
+        vaes = [file for file in vaes if _channels(file, "vae") == _channels(high, "dit")] or vaes
+    vae, text_encoder = _single(vaes, "vae", folder), _single(found["text_encoder"], "text_encoder", folder)
     return ModelFolder("comfyui", high, low, vae, text_encoder, tokenizer=text_encoder)
 
 
@@ -143,6 +147,13 @@ def says(word: str, name: str) -> bool:
     """Whether a file name says "high" or "low", by itself or in front of "noise"."""
     name = name.lower().replace("_", " ")
     return re.search(rf"(?<![a-z]){word}(?![a-z])|{word}[ -]?noise", name) is not None
+
+
+def _channels(file: Path, kind: str) -> int:
+    """Latent channels of a VAE or a transformer."""
+    weights = open_weights(file)
+    weights = weights.renamed(official_names(kind, weights, weights.source))
+    return infer_vae(weights, None).z_channels if kind == "vae" else infer_dit(weights, None).out_channels
 
 
 def _single(files: list[Path], kind: str, folder: Path) -> Path:

@@ -111,7 +111,7 @@ def open_weights(path: str | Path) -> Weights:
         CheckpointNotFound: nothing there, or a shard is missing.
         CheckpointError: not a weight file, truncated, or damaged.
     """
-    path = Path(path)
+    path = named_path(path)
     if path.is_file():
         return _open_file(path)
     if not path.is_dir():
@@ -124,6 +124,13 @@ def open_weights(path: str | Path) -> Weights:
     places = {name: place for part in parts for name, place in part._places.items()}
     metadata = {key: value for part in parts for key, value in part.metadata.items()}
     return Weights(info, places, metadata, str(path), sum(part.size for part in parts))
+
+
+def named_path(path: str | Path) -> Path:
+    """A path that somebody has really named; an empty one would be the current folder."""
+    if not isinstance(path, (str, Path)) or not str(path).strip() or "\0" in str(path):
+        raise CheckpointNotFound(f"the model is {path!r}", "the path of a model folder or file")
+    return Path(path)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -201,7 +208,7 @@ class _Pickle(Mapping):
 
     def read(self, name: str) -> Tensor:
         if not self.mapped:
-            return self.tensors[name]
+            return self.tensors.pop(name)  # nobody needs it here once it is somewhere else
         if self._fresh is None or self._read > self.WINDOW:
             self._fresh, self._read = None, 0
             self._fresh, _ = _load_pickle(self.path)

@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import InputError
-from ..shapes import latent_frames
+from ..shapes import ROPE_POSITIONS, either, latent_frames, nearest_frames, video_frames, whole_number
 from ..vae import WanVAE
 
 
@@ -29,8 +29,7 @@ def image_to_video(vae: WanVAE, image: Tensor, frames: int, last_image: Optional
     """
     if vae.config.z_channels != 16:
         raise InputError(f"the {vae.config.version} VAE", "the 2.1 VAE (16 channels) for image-to-video A14B")
-    if frames < 1 or frames % 4 != 1:
-        raise InputError(f"{frames} frames", "a multiple of 4, plus 1")
+    frames = _clip_length(frames)
     if last_image is not None and (last_image.shape != image.shape or frames < 2):
         raise InputError(
             f"first image {tuple(image.shape)}, last image {tuple(last_image.shape)}, {frames} frames",
@@ -120,6 +119,7 @@ def vcu(
     """
     if vae.config.z_channels != 16:
         raise InputError(f"the {vae.config.version} VAE", "the 2.1 VAE (16 channels) for VACE")
+    frames = _clip_length(frames)
     for name, tensor, expected in (
         ("video", video, (3, frames, height, width)),
         ("mask", mask, (1, frames, height, width)),
@@ -127,8 +127,6 @@ def vcu(
     ):
         if tensor is not None and tuple(tensor.shape) != expected:
             raise InputError(f"{name} of shape {tuple(tensor.shape)}", f"{expected}")
-    if frames % 4 != 1:
-        raise InputError(f"{frames} frames", "a multiple of 4, plus 1")
 
     stride = vae.config.space_stride
     if mask is None:
@@ -143,6 +141,14 @@ def vcu(
     latents = [vae.encode(reference[None, :, None]) for reference in references]
     given = [torch.cat((z, torch.zeros_like(z), context.new_zeros(1, 64, *z.shape[2:])), dim=1) for z in latents]
     return torch.cat((*given, context), dim=2)
+
+
+def _clip_length(frames) -> int:
+    """A frame count that the VAE can make; how long a clip a model can make is checked elsewhere."""
+    frames = whole_number("frames", frames, 1, video_frames(ROPE_POSITIONS))
+    if frames % 4 != 1:
+        raise InputError(f"{frames} frames", "a multiple of 4, plus 1", f"The nearest count is {either(nearest_frames(frames))}")
+    return frames
 
 
 def _masked(video: Optional[Tensor], mask: Tensor, reactive: bool, size: tuple[int, int, int]) -> Iterator[Tensor]:

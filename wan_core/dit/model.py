@@ -91,7 +91,7 @@ class WanDiT(nn.Module):
         """
         self._check(x, t, text, y, vace)
         memory = {} if memory is None else memory
-        tokens, grid = self.embed(x if y is None else torch.cat((x, y.to(x)), dim=1))
+        tokens, grid = self.embed(x if y is None else torch.cat((x, y.to(x).expand(len(x), -1, -1, -1, -1)), dim=1))
         e, mod = self._recall(memory, "time", t, lambda: self.embed_time(t.expand(len(x), *t.shape[1:])))
         keys = self._recall(memory, "text", text, lambda: self.embed_text(text), room=None)
         rope = self._recall(memory, "rope", (grid, x.device), lambda: self.rope(grid, x.device))
@@ -190,18 +190,21 @@ class WanDiT(nn.Module):
 
     def _check(self, x, t, text, y, vace) -> None:
         config = self.config
+        for name, tensor in (("x", x), ("y", y)):
+            if tensor is not None and tensor.ndim != 5:
+                raise InputError(f"{name} of shape {tuple(tensor.shape)}", "a video latent (B, C, T, H, W)")
         found = x.shape[1] + (0 if y is None else y.shape[1])
         if found != config.in_channels:
             raise InputError(
                 f"{found} input channels", f"{config.in_channels} for this model",
                 "Image-to-video models take y= besides x; text-to-video models do not",
             )  # fmt: skip
-        if y is not None and y.shape[2:] != x.shape[2:]:
-            raise InputError(f"y of size {tuple(y.shape[2:])} with x of size {tuple(x.shape[2:])}", "equal (T, H, W)")
+        if y is not None and (y.shape[2:] != x.shape[2:] or len(y) not in (1, len(x))):
+            raise InputError(f"y of shape {tuple(y.shape)} with x of shape {tuple(x.shape)}", "equal (T, H, W), and one y or one for each")
         if any(size % patch for size, patch in zip(x.shape[2:], config.patch)):
             raise InputError(f"latents of size {tuple(x.shape[2:])}", f"multiples of the patch {config.patch}")
         tokens = math.prod(size // patch for size, patch in zip(x.shape[2:], config.patch))
-        if len(t) not in (1, len(x)) or tuple(t.shape[1:]) not in ((), (tokens,)):
+        if t.ndim == 0 or len(t) not in (1, len(x)) or tuple(t.shape[1:]) not in ((), (tokens,)):
             raise InputError(f"t of shape {tuple(t.shape)}", f"({len(x)},) or ({len(x)}, {tokens})")
         if text.ndim != 3 or text.shape[1] > config.text_len or text.shape[2] != config.text_dim:
             raise InputError(

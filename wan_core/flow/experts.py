@@ -64,7 +64,8 @@ class Experts:
         Args:
             positive, negative: text embeddings (B, n, text_dim), or one (1, n, text_dim) for each sample, which then
                 goes through the model by itself. negative may be None where both scales are 1.
-            y, vace, vace_scale: handed to the models unchanged.
+            y, vace, vace_scale: handed to the models; where samples go by themselves, each gets its own part of a
+                y or vace that has one for each.
         Raises:
             InputError: guidance asked for without a negative embedding.
         """
@@ -93,10 +94,21 @@ class Experts:
                 if isinstance(text, Tensor):
                     return model(x, t, text, **given)
                 alone = zip(x.split(1), t.split(1), text, strict=True)
-                return torch.cat([model(*sample, **given) for sample in alone])
+                return torch.cat([model(*sample, **one_of(given, k, len(x))) for k, sample in enumerate(alone)])
 
             with torch.no_grad():
                 scale = self.cfg_high if who == "high" else self.cfg_low
                 return guided(lambda: answer(positive), lambda: answer(negative), scale)
 
         return velocity
+
+
+def one_of(given: dict, k: int, count: int) -> dict:
+    """What sample k of `count` is given: its own part of tensors that hold one for each, all of the others."""
+
+    def part(value):
+        if isinstance(value, (list, tuple)):
+            return [part(item) for item in value]
+        return value[k : k + 1] if isinstance(value, Tensor) and value.ndim == 5 and len(value) == count else value
+
+    return {name: part(value) for name, value in given.items()}

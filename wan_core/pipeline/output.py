@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..memory import out_of_memory_as_error
-from ..video import to_uint8, write_mp4
+from ..video import check_finite, to_uint8, write_mp4
 from .request import Request
 
 
@@ -48,7 +48,11 @@ class WanOutput:
                 slot.release(vae)
 
     def decode(self, sample: int = 0) -> np.ndarray:
-        """Sample k as a (T, H, W, 3) float32 array in [0, 1]; decoded once and kept."""
+        """Sample k as a (T, H, W, 3) float32 array in [0, 1]; decoded once and kept.
+
+        Raises:
+            NumericalError: the VAE returned NaN or infinity. OutOfMemory: the device ran out of memory.
+        """
         sample = range(len(self.latents))[sample]
         if sample not in self._decoded:
             shape = self.request.shape
@@ -57,6 +61,7 @@ class WanOutput:
             with closing(self.chunks(sample)) as chunks:
                 for chunk in chunks:
                     frames = ((chunk + 1) / 2).permute(1, 2, 3, 0).cpu().numpy()
+                    check_finite(frames)
                     clip[start : start + len(frames)] = frames
                     start += len(frames)
             self._decoded[sample] = clip
@@ -69,6 +74,7 @@ class WanOutput:
         Raises:
             InputError: no such folder, or not an mp4's name.
             VideoError: it cannot be written; the latents are still here to try again.
+            NumericalError: the VAE returned NaN or infinity.
         """
         rate = self.request.fps if fps is None else fps
         with closing(self.chunks(sample)) as chunks:

@@ -172,15 +172,19 @@ class WanPipeline:
         return self.denoise(inputs.request, positive, negative, self.condition(inputs), callback)
 
     @torch.no_grad()
-    def encode_prompts(self, request: Request) -> tuple[list[Tensor], list[Tensor]]:
-        """Embeddings (1, n, text_dim) of every prompt and every negative prompt; equal texts are encoded once."""
+    def encode_prompts(self, request: Request) -> tuple[list[Tensor], Optional[list[Tensor]]]:
+        """Embeddings (1, n, text_dim) of every prompt and every negative prompt; equal texts are encoded once.
+
+        No negative ones where no step is guided.
+        """
+        negatives = request.negative_prompts if request.guided() else ()
         encoder = self.slot.bring(self.text_encoder)
         embeddings: dict[str, Tensor] = {}
-        for text in (*request.prompts, *request.negative_prompts):
+        for text in (*request.prompts, *negatives):
             if text not in embeddings:
                 ids, mask = (x.to(self.slot.device) for x in self.tokenizer(text))
                 embeddings[text] = encoder(ids, mask)
-        return [embeddings[text] for text in request.prompts], [embeddings[text] for text in request.negative_prompts]
+        return [embeddings[text] for text in request.prompts], [embeddings[text] for text in negatives] or None
 
     @torch.no_grad()
     def condition(self, inputs: Inputs) -> Condition:
@@ -203,7 +207,7 @@ class WanPipeline:
         self,
         request: Request,
         positive: Sequence[Tensor],
-        negative: Sequence[Tensor],
+        negative: Optional[Sequence[Tensor]],
         condition: Condition = Condition(),
         callback: Optional[Callable[[int, int, Tensor, Tensor], None]] = None,
         noise: Optional[Tensor] = None,

@@ -113,6 +113,10 @@ class Request:
         """The expert of each step, "high" or "low"; "high" throughout for a single model."""
         return self.experts().plan(self.schedule())
 
+    def guided(self) -> bool:
+        """Whether any expert has a guidance scale other than 1, and so needs the negative prompt."""
+        return any(scale not in (None, 1) for scale in (self.guidance, self.guidance_low))
+
     def metadata(self, sample: int = 0) -> dict[str, str]:
         """What a video file of this generation records, as strings."""
         settings = asdict(self) | asdict(self.shape)

@@ -11,6 +11,7 @@ import torch
 from host import COMFY_NODES, MODELS, difference, pair, part, run, texts
 from safetensors.torch import save_file
 
+
 def wide_pair(family, folder):
     """Files of a tiny pair with the text width of the real models, which is the only one that native ComfyUI takes."""
     config = dataclasses.replace(part("wan_core.demo.tiny").tiny_preset(family).dit, text_dim=4096)

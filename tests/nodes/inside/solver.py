@@ -12,6 +12,7 @@ from host import GOLDEN, difference, normalised, pair, part, run, texts
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+
 def equals_wan_core():
     """Same noise, same text: our sampler node and the library, for every official solver."""
     (high, low), files = pair()
