@@ -1,17 +1,21 @@
 # make demo    sets up .venv and turns a prompt into demo.mp4
 # make test    sets up .venv with the test tools and runs every test
+# make canvas  starts the ComfyUI it finds with this pack and small models
 
 PYTHON ?= python3
 PY := .venv/bin/python
 PROMPT ?= A red circle moves to the right
 
-.PHONY: demo test clean
+.PHONY: demo test canvas clean
 
 demo: .venv/ready
 	$(PY) -m wan_core demo --prompt "$(PROMPT)" --out demo.mp4
 
 test: .venv/ready-for-tests
 	$(PY) -m pytest
+
+canvas: .venv/ready
+	$(PY) examples/canvas.py
 
 # The torch version is pinned here and in the test extra, never for those who install the package.
 .venv/ready: pyproject.toml
@@ -25,4 +29,4 @@ test: .venv/ready-for-tests
 	touch $@
 
 clean:
-	rm -rf .venv demo.mp4
+	rm -rf .venv .canvas demo.mp4

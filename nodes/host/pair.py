@@ -1,8 +1,10 @@
 """Two experts that belong together."""
 
 import os
-import re
+from pathlib import Path
 
+from ...wan_core.checkpoints.folder import says
+from ...wan_core.checkpoints.read import read_header, weight_files
 from ...wan_core.errors import CheckpointError
 from .model import load_expert
 
@@ -11,7 +13,7 @@ def load_pair(high: str, low: str | None):
     """(high, low) MODELs; low is None for a single model.
 
     Raises:
-        CheckpointError: one file twice, slots that the names say are swapped, or experts of different models.
+        CheckpointError: one file twice, slots that names or metadata say are swapped, or experts of different models.
     """
     if low is None:
         return load_expert(high), None
@@ -20,10 +22,16 @@ def load_pair(high: str, low: str | None):
             f"{os.path.basename(high)} is in both slots", "the high-noise and the low-noise file",
             "Choose the other expert, or none in low_noise for a single model",
         )  # fmt: skip
-    if _says("low", high) and _says("high", low):
+    claims = claim(high), claim(low)
+    if claims in (("low", "high"), ("low", None), (None, "high")):
         raise CheckpointError(
             f"{os.path.basename(high)} is in the high_noise slot and {os.path.basename(low)} in the low_noise slot",
             "each in its own slot", "Swap the two",
+        )  # fmt: skip
+    if claims[0] is not None and claims[0] == claims[1]:
+        raise CheckpointError(
+            f"{os.path.basename(high)} and {os.path.basename(low)} are both {claims[0]}-noise experts", "one of each",
+            "Choose the other expert in one of the slots",
         )  # fmt: skip
     first, second = load_expert(high), load_expert(low)
     sizes = [model.model.model_config.unet_config["config"] for model in (first, second)]
@@ -36,6 +44,18 @@ def load_pair(high: str, low: str | None):
     return first, second
 
 
-def _says(word: str, path: str) -> bool:
-    name = os.path.basename(path).lower().replace("_", " ")
-    return re.search(rf"(?<![a-z]){word}(?![a-z])", name) is not None
+def claim(path: str) -> str | None:
+    """"high" or "low", as the name of a transformer file or folder says, or else its metadata; None: neither, or both."""
+    for text in (os.path.basename(path), _metadata(Path(path))):
+        words = [word for word in ("high", "low") if says(word, text)]
+        if len(words) == 1:
+            return words[0]
+    return None
+
+
+def _metadata(path: Path) -> str:
+    """Titles and names in the header, which trainers and converters write there."""
+    file = weight_files(path)[0] if path.is_dir() else path
+    if file.suffix != ".safetensors":
+        return ""
+    return " ".join(value for key, value in read_header(file)[1].items() if key.endswith(("title", "name", "description")))

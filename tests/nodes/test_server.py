@@ -10,7 +10,9 @@ import urllib.request
 import pytest
 from canvas import PACK, python_of
 from graphs import models, node, sampler, save, t2v
+from layouts import state_of
 from PIL import Image
+from safetensors.torch import save_file
 
 from wan_core.video import find_ffmpeg, read_metadata, read_video
 
@@ -185,6 +187,27 @@ def test_files_are_never_overwritten(server):
     first = clip_of(server, server.run(t2v("same", seed=11)))
     second = clip_of(server, server.run(t2v("same", seed=12)))
     assert first != second and first.is_file() and second.is_file()
+
+
+def test_slots_that_one_name_or_the_metadata_say_are_wrong(server, official_folder):
+    folder = server.base / "models" / "diffusion_models" / "claims"
+    folder.mkdir()
+    for who, title in (("high", "Wan2.2 T2V A14B high noise"), ("low", "Wan2.2 T2V A14B low noise")):
+        state = state_of(official_folder("t2v-a14b") / f"{who}_noise_model", "dit")
+        save_file(state, folder / f"first_{who}.safetensors")
+        save_file(state, folder / f"{'ab'[who == 'low']}.safetensors", {"modelspec.title": title})
+        save_file(state, folder / f"{'cd'[who == 'low']}.safetensors")
+
+    def said(high, low):
+        graph = t2v("claims", seed=5)
+        graph["experts"]["inputs"] = {"high_noise": f"claims/{high}.safetensors", "low_noise": f"claims/{low}.safetensors"}
+        return server.error(graph)
+
+    assert "Swap the two" in said("b", "a") and "Swap the two" in said("first_low", "c") and "Swap the two" in said("d", "first_high")
+    assert "both low-noise experts" in said("first_low", "b")
+    graph = t2v("claims", seed=5)
+    graph["experts"]["inputs"] = {"high_noise": "claims/a.safetensors", "low_noise": "claims/d.safetensors"}
+    server.run(graph)
 
 
 @pytest.mark.parametrize("change, message", [
