@@ -15,7 +15,7 @@ test: .venv/ready-for-tests
 	$(PY) -m pytest
 
 canvas: .venv/ready
-	$(PY) examples/canvas.py
+	$(PY) scripts/canvas.py
 
 # The torch version is pinned here and in the test extra, never for those who install the package.
 .venv/ready: pyproject.toml

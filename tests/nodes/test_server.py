@@ -246,7 +246,7 @@ def test_cancel_in_either_expert_frees_the_way_for_the_next(server):
 
 def test_the_queue_client_changes_prompt_and_seed_and_saves_the_clip(server, tmp_path):
     (tmp_path / "workflow.json").write_text(json.dumps(t2v("client")))
-    command = [sys.executable, PACK / "examples" / "queue_workflow.py", tmp_path / "workflow.json", "--prompt", "一只猫",
+    command = [sys.executable, PACK / "scripts" / "queue_workflow.py", tmp_path / "workflow.json", "--prompt", "一只猫",
                "--seed", "77", "--out", tmp_path / "clip.mp4", "--server", server.url.removeprefix("http://")]  # fmt: skip
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -258,7 +258,7 @@ def test_the_queue_client_changes_prompt_and_seed_and_saves_the_clip(server, tmp
 
 def test_the_queue_client_repeats_what_the_server_says(server, tmp_path):
     (tmp_path / "workflow.json").write_text(json.dumps(t2v("client", steps=-4)))
-    command = [sys.executable, str(PACK / "examples" / "queue_workflow.py"), str(tmp_path / "workflow.json"), "--server"]
+    command = [sys.executable, str(PACK / "scripts" / "queue_workflow.py"), str(tmp_path / "workflow.json"), "--server"]
     run = subprocess.run([*command, server.url.removeprefix("http://")], capture_output=True, text=True, timeout=60)
     assert run.returncode == 1 and "value_smaller_than_min" in run.stderr
     run = subprocess.run([*command, "127.0.0.1:9"], capture_output=True, text=True, timeout=60)

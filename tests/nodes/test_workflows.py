@@ -1,6 +1,7 @@
 """The shipped workflows: they run as they are but for their size and steps, and the canvas and the API files are the same graphs."""
 
 import json
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,15 @@ def test_the_note_says_where_every_file_goes(workflow):
         if isinstance(value, str) and value.endswith(".safetensors")
     }
     assert files and not [file for file in files if f"`{file.removesuffix('.safetensors')}`" not in notes]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=by_stem)
+def test_the_template_browser_is_served(server, workflow):
+    """ComfyUI serves one template folder of a pack, so there must be no second one, such as `examples`."""
+    assert server.get("/api/workflow_templates")["wan22-moe"].count(workflow.stem) == 1
+    for name in (workflow.name, workflow.with_suffix(".jpg").name):
+        with urllib.request.urlopen(f"{server.url}/api/workflow_templates/wan22-moe/{name}") as answer:
+            assert answer.read() == (PACK / "workflows" / name).read_bytes()
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=by_stem)

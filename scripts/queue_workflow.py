@@ -1,7 +1,7 @@
 """Queue an API-format workflow on a ComfyUI server, follow it, and save the clip.
 
     pip install websocket-client
-    python examples/queue_workflow.py workflows/api/wan22_t2v_a14b.json --prompt "A cat walks through the snow" --seed 7 --out cat.mp4
+    python scripts/queue_workflow.py workflows/api/wan22_t2v_a14b.json --prompt "A cat walks through the snow" --seed 7 --out cat.mp4
 
 The first prompt node and the first sampler of the workflow are changed.
 """

@@ -1,6 +1,6 @@
 """Start ComfyUI with this pack and small models under the real file names: `make canvas`.
 
-    python examples/canvas.py --port 8188 --folder .canvas
+    python scripts/canvas.py --port 8188 --folder .canvas
 
 Every shipped workflow opens and runs; what the small models draw is small too. Needs the environment of `make demo`.
 """
