@@ -59,13 +59,17 @@ class Wan22MoEGuider(io.ComfyNode):
                 boundary,
             ],
             outputs=[io.Guider.Output()],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, high_noise, positive, negative, cfg_high, cfg_low, boundary, low_noise=None) -> io.NodeOutput:
+        from .host.preview import Watch
         from .host.run import make_guider
 
-        return io.NodeOutput(make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary))
+        guider = make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary)
+        guider.watch = Watch(cls.hidden.unique_id)
+        return io.NodeOutput(guider)
 
 
 class Wan22FlowSchedule(io.ComfyNode):

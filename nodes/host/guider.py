@@ -25,7 +25,7 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         super().__init__(high)
         self.set_cfg(cfg_high)
         self.low, self.boundary, self.cfg_low = low, boundary, cfg_low
-        self.watch = None  # called with "high" or "low" at every evaluation
+        self.watch = None  # told what happens, as `preview.Watch` is
 
     def outer_sample(self, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *args, **kwargs):
         self._latched, self._second, self._started = False, None, 0
@@ -36,17 +36,31 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         self._seed = kwargs.get("seed", args[1] if len(args) > 1 else None)
         self._shapes = kwargs.get("latent_shapes", args[2] if len(args) > 2 else None)
 
-        def count(step, *rest):
+        def count(step, x0, *rest):
             self._started = step + 1
+            if self.watch is not None:
+                self.watch.stepped(step, x0)
             if callback is not None:
-                callback(step, *rest)
+                callback(step, x0, *rest)
 
+        if self.watch is not None:
+            self.watch.started(sigmas.tolist(), self.plan(sigmas), self.model_patcher.get_model_object("latent_format"))
         try:
             return super().outer_sample(noise, latent_image, sampler, sigmas, denoise_mask, count, *args, **kwargs)
         finally:
             if self._second is not None:
                 self._second.close()
             self._second = self._given = self._run = None
+            if self.watch is not None:
+                self.watch.ended()
+
+    def _starts_low(self, sigma: float) -> bool:
+        timestep = int(sigma * TRAIN_TIMESTEPS + 1e-4)  # float32 may hold a whole timestep a little too low
+        return self.low is not None and timestep < self.boundary * TRAIN_TIMESTEPS
+
+    def plan(self, sigmas) -> list[str]:
+        """"high" or "low" for each step of sigmas (N + 1)."""
+        return ["low" if self._starts_low(sigma) else "high" for sigma in sigmas.tolist()[:-1]]
 
     def expert(self, sigma: float) -> str:
         """"high" or "low" for an evaluation at `sigma`; once low, always low.
@@ -56,15 +70,14 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         """
         if self._starts is not None:
             sigma = self._starts[min(self._started, len(self._starts) - 1)]
-        timestep = int(sigma * TRAIN_TIMESTEPS + 1e-4)  # float32 may hold a whole timestep a little too low
-        self._latched |= self.low is not None and timestep < self.boundary * TRAIN_TIMESTEPS
+        self._latched |= self._starts_low(sigma)
         return "low" if self._latched else "high"
 
     def outer_predict_noise(self, x, timestep, model_options={}, seed=None):
         """Wrappers of a MODEL (step caches among them) see the steps of that MODEL and no others."""
         who = self.expert(float(timestep.max()))
         if self.watch is not None:
-            self.watch(who)
+            self.watch.asked(who)
         if who == "high":
             return super().outer_predict_noise(x, timestep, model_options, seed)
         if self._second is None:

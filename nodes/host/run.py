@@ -9,6 +9,7 @@ import torch
 from ...wan_core.errors import InputError
 from ...wan_core.shapes import real_number
 from .guider import HandoffGuider
+from .preview import Watch
 from .sampler import official_sampler, official_sigmas
 
 OFFICIAL = "official "
@@ -56,7 +57,7 @@ def make_sigmas(model, steps: int, shift: float, solver: str, schedule: str, den
 
 
 def sample(guider: HandoffGuider, sampler, sigmas: torch.Tensor, latent: dict, seed: int, node_id=None) -> dict:
-    """One run over `sigmas`; the progress text of the node names the expert at work.
+    """One run over `sigmas`; the node `node_id` shows which expert is at work.
 
     Raises:
         InputError: a latent of another VAE, or an image latent.
@@ -65,8 +66,8 @@ def sample(guider: HandoffGuider, sampler, sigmas: torch.Tensor, latent: dict, s
     _check_latent(model, latent)
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-    if node_id is not None and guider.low is not None:
-        guider.watch = _announcer(node_id)
+    if node_id is not None:
+        guider.watch = Watch(node_id)
     done = guider.sample(
         noise, samples, sampler, sigmas, denoise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, max(1, len(sigmas) - 1)),
@@ -75,25 +76,10 @@ def sample(guider: HandoffGuider, sampler, sigmas: torch.Tensor, latent: dict, s
     return {**latent, "samples": done.to(comfy.model_management.intermediate_device())}
 
 
-def _announcer(node_id):
-    """Says in the node which expert is at work, whenever it changes."""
-    from server import PromptServer
-
-    names = {"high": "high-noise expert: layout and motion", "low": "low-noise expert: texture and detail"}
-    said = []
-
-    def watch(who):
-        if said != [who]:
-            said[:] = [who]
-            PromptServer.instance.send_progress_text(names[who], node_id)
-
-    return watch
-
-
 def _channels(model) -> int | None:
     """Input channels of a Wan MODEL from any loader."""
-    weight = getattr(model.model.diffusion_model, "patch_embedding", None)
-    return None if weight is None else weight.weight.shape[1]
+    weight = getattr(getattr(model.model.diffusion_model, "patch_embedding", None), "weight", None)
+    return None if weight is None else weight.shape[1]
 
 
 def _check_conditioning(model, positive) -> None:

@@ -53,8 +53,19 @@ def run(high, low, solver="official unipc", schedule="official", steps=8, cfg=(4
     guider = host.make_guider(high, low, *(conds or texts()), *cfg, boundary)
     sigmas = host.make_sigmas(high, steps, shift, solver, schedule, 1.0)
     if watch is not None:
-        guider.watch = watch.append
+        guider.watch = Asked(watch)
     return host.sample(guider, host.make_sampler(solver), sigmas, {"samples": torch.zeros(shape)}, seed)["samples"]
+
+
+class Asked:
+    """Stands where the browser's watch stands, and writes down who is asked."""
+
+    def __init__(self, seen: list):
+        self.asked = seen.append
+
+    def started(self, sigmas, plan, latent_format): ...
+    def stepped(self, step, x0): ...
+    def ended(self): ...
 
 
 def normalised(samples):
