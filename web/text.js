@@ -1,0 +1,23 @@
+// The words of the plot, from locales/<language>/main.json.
+
+const words = { en: {}, zh: {} };
+let language = "en";
+
+/** Load the words. @param {(path: string) => Promise<Response>} fetchApi */
+export async function loadText(fetchApi, locale) {
+  const answer = await fetchApi("/i18n");
+  const all = answer.ok ? await answer.json() : {};
+  for (const name of Object.keys(words)) words[name] = all[name]?.wan22 ?? {};
+  language = String(locale ?? "en").split("-")[0] in words ? String(locale).split("-")[0] : "en";
+}
+
+/** The words under `key` in the page's language, with {name} replaced; the key itself where there are none. */
+export function text(key, values = {}) {
+  const found = words[language][key] ?? words.en[key] ?? key;
+  return found.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}
+
+/** The label of a combo's value. */
+export function comboLabel(value) {
+  return words[language].combos?.[value] ?? words.en.combos?.[value] ?? value;
+}
