@@ -33,7 +33,7 @@ export class SigmaPlot {
     this.drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: "100%", height: "100%", preserveAspectRatio: "xMidYMid meet" });
     this.strip = document.createElement("img");
     this.strip.hidden = true;
-    this.strip.style.cssText = "width:100%;height:48px;object-fit:contain;image-rendering:auto";
+    this.strip.style.cssText = "width:100%;height:40px;object-fit:contain;image-rendering:auto";
     this.element = document.createElement("div");
     this.element.className = "wan22-plot";
     this.element.style.cssText = "display:flex;flex-direction:column;width:100%;height:100%;min-height:150px";
@@ -112,7 +112,7 @@ export class SigmaPlot {
     }
     line(words, COLOURS.text, HEIGHT - 14);
     if (this.state.note) line(this.state.note, COLOURS.line, HEIGHT - 3);
-    if (boundary !== null && (high === 0 || low === 0)) line(text(high === 0 ? "noHigh" : "noLow"), COLOURS.warning, AREA.top - 9);
+    if (boundary !== null && (high === 0 || low === 0)) line(text(high === 0 ? "noHigh" : "noLow"), COLOURS.warning, 7);
   }
 
   #line(boundary, focused) {
@@ -124,7 +124,7 @@ export class SigmaPlot {
     handle.append(
       svg("line", { x1: x, x2: x, y1: AREA.top, y2: AREA.bottom, stroke: COLOURS.now, "stroke-dasharray": "3 2" }),
       svg("rect", { x: x - 6, y: AREA.top, width: 12, height: AREA.bottom - AREA.top, fill: "transparent" }),
-      label(x, AREA.bottom + 11, boundary.toFixed(3), { "text-anchor": "middle" }),
+      label(x, AREA.top - 3, boundary.toFixed(3), { "text-anchor": "middle" }),
     );
     handle.style.cursor = this.state.editable ? "ew-resize" : "default";
     handle.style.outlineOffset = "1px";
@@ -151,12 +151,12 @@ export class SigmaPlot {
       this.#choose(((point.x - AREA.left) / (AREA.right - AREA.left)) * this.starts.length);
     };
     const release = () => {
-      window.removeEventListener("pointermove", follow);
+      this.drawing.removeEventListener("pointermove", follow);
       this.drawing.querySelector(".wan22-boundary")?.focus({ preventScroll: true });
     };
-    window.addEventListener("pointermove", follow);
-    window.addEventListener("pointerup", release, { once: true });
-    window.addEventListener("pointercancel", release, { once: true });
+    this.drawing.setPointerCapture(event.pointerId); // also where the canvas or a Vue node would take the pointer
+    this.drawing.addEventListener("pointermove", follow);
+    this.drawing.addEventListener("lostpointercapture", release, { once: true });
   }
 
   #key(event) {

@@ -14,6 +14,7 @@ const PAIRS = new Set(["t2v-a14b", "i2v-a14b", "vace-a14b"]); // models of the p
 const PICTURE = /^data:image\/jpeg;base64,[A-Za-z0-9+/=]+$/;
 
 const views = new WeakMap(); // node → its view
+const mounted = new Map(); // graph, node and widget → the element on the page
 const setting = (id) => app.extensionManager.setting.get(id);
 const widget = (node, name) => node.widgets?.find((w) => w.name === name);
 const linked = (node, name) => node.inputs?.some((input) => (input.widget?.name ?? input.name) === name && input.link != null);
@@ -59,13 +60,17 @@ class View {
     this.live = null;
     this.plot = new SigmaPlot((boundary) => this.setBoundary(boundary));
     this.paths = node.comfyClass === "Wan22Plan" ? new PathPanel() : null;
-    this.#add("wan22_sigma_plot", this.plot.element, 170);
-    if (this.paths) this.#add("wan22_flow_paths", this.paths.element, 130);
+    this.parts = { wan22_sigma_plot: this.plot.element };
+    this.#add("wan22_sigma_plot", 190);
+    if (this.paths) {
+      this.parts.wan22_flow_paths = this.paths.element;
+      this.#add("wan22_flow_paths", 130);
+    }
     this.timer = setInterval(() => this.refresh(), REFRESH);
   }
 
-  #add(name, element, height) {
-    const added = this.node.addDOMWidget(name, name, element, { serialize: false, getMinHeight: () => height, getValue: () => undefined, setValue: () => {} });
+  #add(name, height) {
+    const added = this.node.addDOMWidget(name, name, this.parts[name], { serialize: false, getMinHeight: () => height, getValue: () => undefined, setValue: () => {} });
     added.serialize = false; // not in the workflow file either
   }
 
@@ -83,8 +88,18 @@ class View {
     this.saving = setTimeout(() => app.extensionManager.workflow?.activeWorkflow?.changeTracker?.captureCanvasState?.(), REFRESH);
   }
 
+  /** Undo makes the node anew, but Nodes 2.0 goes on showing the elements of the old one: take their place. */
+  #mount() {
+    for (const [name, element] of Object.entries(this.parts)) {
+      const key = `${this.node.graph.id}/${this.node.id}/${name}`, old = mounted.get(key);
+      if (old && old !== element && old.isConnected && !element.isConnected) old.replaceWith(element);
+      if (element.isConnected) mounted.set(key, element);
+    }
+  }
+
   refresh() {
     if (!this.node.graph) return;
+    this.#mount();
     const run = RUNS[this.node.comfyClass](this.node), shown = setting(SHOW) !== false;
     const known = JSON.stringify([run, this.live, linked(this.node, "boundary"), shown]);
     if (known === this.known) return;
