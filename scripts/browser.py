@@ -25,10 +25,24 @@ def find_chromium() -> str | None:
 
 
 class Canvas:
-    """The page of a running ComfyUI."""
+    """The page of a running ComfyUI.
+
+    Attributes:
+        errors: what scripts on the page have thrown.
+    """
 
     def __init__(self, page, width: int, height: int):
-        self.page, self.width, self.height = page, width, height
+        self.page, self.width, self.height, self.errors = page, width, height, []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def load(self, **settings) -> None:
+        """Open the page anew, with settings of the frontend such as `Comfy.Locale` (dots as two underscores)."""
+        for name, value in settings.items():
+            name = name.replace("__", ".")
+            self.page.evaluate("async ([name, value]) => { await app.extensionManager.setting.set(name, value) }", [name, value])
+        self.page.reload()
+        self.page.wait_for_function(READY, timeout=120_000)
+        self.page.wait_for_timeout(1500)
 
     def open(self, workflow: Path) -> None:
         self.page.evaluate("async workflow => { await app.loadGraphData(workflow) }", json.loads(workflow.read_text()))
@@ -38,10 +52,16 @@ class Canvas:
         """The API format of what is on the canvas, as the browser itself would queue it."""
         return self.page.evaluate("async () => (await app.graphToPrompt()).output")
 
+    def fit(self) -> dict:
+        """Bring the whole graph into view; its place on the page."""
+        clip = self.page.evaluate(FIT, [self.width, self.height, MARGIN])
+        self.page.wait_for_timeout(500)
+        return clip
+
     def picture(self, path: Path) -> None:
         """The whole graph as a JPEG."""
-        clip = self.page.evaluate(FIT, [self.width, self.height, MARGIN])
-        self.page.wait_for_timeout(1000)
+        clip = self.fit()
+        self.page.wait_for_timeout(500)
         self.page.screenshot(path=path, type="jpeg", quality=80, clip=clip)
 
 
@@ -55,7 +75,8 @@ def open_canvas(url: str, width: int = 2000, height: int = 1000):
             page = browser.new_page(viewport={"width": width, "height": height})
             page.goto(url)
             page.wait_for_function(READY, timeout=120_000)
-            page.evaluate("app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
-            yield Canvas(page, width, height)
+            canvas = Canvas(page, width, height)
+            canvas.load(Comfy__Minimap__Visible=False, Comfy__VueNodes__Enabled=False, Comfy__Locale="en")
+            yield canvas
         finally:
             browser.close()

@@ -2,6 +2,7 @@ import warnings
 
 import comfyui as comfy
 import pytest
+from browser import find_chromium, open_canvas
 from canvas import find_comfyui, install_requirements, write_models, write_picture
 from layouts import write_comfyui_folder
 
@@ -32,6 +33,17 @@ def base(tmp_path_factory, official_folder):
     (base / "input").mkdir()
     write_picture(base / "input" / "example.png")
     return base
+
+
+@pytest.fixture(scope="module")
+def canvas(server):
+    """A browser on the server."""
+    if find_chromium() is None:
+        message = "NO CHROMIUM FOUND: nothing is opened on a canvas. Install the package chromium."
+        warnings.warn(message)
+        pytest.skip(message)
+    with open_canvas(server.url) as canvas:
+        yield canvas
 
 
 @pytest.fixture(scope="session")

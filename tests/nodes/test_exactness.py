@@ -1,6 +1,7 @@
 """Numbers inside ComfyUI: equal to the library, to the recordings, to a single model, and to the native nodes."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -81,3 +82,18 @@ def test_a_lora_changes_the_steps_of_its_expert_alone(measured):
 
 def test_an_interrupt_or_a_shortage_leaves_nothing(measured):
     assert measured["nothing_is_left_behind"]["left"] == []
+
+
+def test_the_plot_knows_every_schedule(measured, tmp_path):
+    """What the JavaScript draws is what the sampler node runs, for ComfyUI's own schedulers too."""
+    if shutil.which("node") is None:
+        pytest.skip("NO NODE FOUND: the plot is not compared with the sampler. Install Node.js 20 or newer.")
+    script = tmp_path / "draw.mjs"
+    script.write_text(f"""import {{ runSigmas }} from "{PACK}/web/schedule.js";
+        const runs = {json.dumps([inputs for inputs, _ in measured["schedules"]])};
+        console.log(JSON.stringify(runs.map(runSigmas)));""")
+    drawn = json.loads(subprocess.run(["node", script], capture_output=True, text=True, check=True).stdout)
+    assert len(drawn) == 40
+    for (inputs, sigmas), ours in zip(measured["schedules"], drawn):
+        assert ours is not None and len(ours) == len(sigmas), inputs
+        assert max(abs(a - b) for a, b in zip(ours, sigmas)) < 2e-6, inputs

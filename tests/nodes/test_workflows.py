@@ -5,7 +5,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from browser import find_chromium, open_canvas
 from canvas import PACK
 
 from wan_core.video import read_metadata, read_video
@@ -65,14 +64,6 @@ def test_it_runs(server, workflow):
     clip = server.base / "output" / shown["subfolder"] / shown["filename"]
     assert read_video(clip).shape == (33 if long else 9, 64, 96, 3)
     assert set(json.loads(read_metadata(clip)["prompt"])) == set(graph)
-
-
-@pytest.fixture(scope="module")
-def canvas(server):
-    if find_chromium() is None:
-        pytest.skip("NO CHROMIUM FOUND: the workflows are not opened on a canvas. Install the package chromium.")
-    with open_canvas(server.url) as canvas:
-        yield canvas
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=by_stem)

@@ -150,3 +150,16 @@ def batch_index_is_honoured():
     alone = first_step({"samples": torch.zeros(1, 16, 1, 2, 2), "batch_index": [2]})
     native = comfy.sample.prepare_noise(torch.zeros(3, 16, 1, 2, 2), 5)
     return {"alone": torch.equal(batch[2:], alone), "as native": torch.equal(batch, native)}
+
+
+def schedules():
+    """What the sampler node runs for every scheduler: (inputs, noise levels), for the plot to be held against."""
+    (high, _), _ = pair()
+    make, found = part("nodes.host.run").make_sigmas, []
+    for schedule in ("official", *comfy.samplers.KSampler.SCHEDULERS):
+        for solver, steps, shift, denoise in (
+            ("official unipc", 20, 8.0, 1.0), ("official dpmpp_2m", 7, 5.0, 1.0), ("uni_pc", 9, 12.0, 1.0), ("euler", 10, 3.0, 0.6),
+        ):  # fmt: skip
+            inputs = dict(schedule=schedule, solver=solver, steps=steps, shift=shift, denoise=denoise)
+            found.append([inputs, make(high, **inputs).tolist()])
+    return found

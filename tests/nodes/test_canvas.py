@@ -1,0 +1,136 @@
+"""The plot on a real canvas: in both renderers, in both languages, by mouse and by key."""
+
+import os
+from pathlib import Path
+
+import pytest
+from canvas import PACK
+
+T2V = PACK / "workflows" / "wan22_t2v_a14b.json"
+PICTURES = Path(os.environ.get("WAN22_SCREENSHOTS", PACK / ".canvas" / "screenshots"))
+COUNTS = {"en": "{high} high · {low} low", "zh": "高噪 {high} 步 · 低噪 {low} 步"}
+SAMPLER = "app.graph.nodes.find(node => node.comfyClass === 'Wan22MoEKSampler')"
+
+
+@pytest.fixture(scope="module", params=[(vue, language) for vue in (False, True) for language in ("en", "zh")],
+                ids=lambda p: f"{'nodes2' if p[0] else 'classic'}-{p[1]}")  # fmt: skip
+def page(request, canvas):
+    vue, language = request.param
+    canvas.load(**{"Comfy__VueNodes__Enabled": vue, "Comfy__Locale": language})
+    canvas.language, canvas.name = language, f"{'nodes2' if vue else 'classic'}-{language}"
+    return canvas
+
+
+@pytest.fixture
+def plot(page):
+    page.open(T2V)
+    page.fit()
+    page.page.wait_for_function("document.querySelector('.wan22-boundary')")
+    page.errors.clear()
+    yield page
+    assert page.errors == []
+
+
+def boundary(canvas):
+    return next(node["inputs"]["boundary"] for node in canvas.prompt().values() if node["class_type"] == "Wan22MoEKSampler")
+
+
+def shows(canvas, high, low):
+    words = COUNTS[canvas.language].format(high=high, low=low)
+    canvas.page.wait_for_function("words => document.querySelector('.wan22-words')?.textContent.startsWith(words)", arg=words, timeout=5000)
+
+
+def put(canvas, name, value):
+    canvas.page.evaluate(f"([name, value]) => {{ {SAMPLER}.widgets.find(w => w.name === name).value = value }}", [name, value])
+
+
+def test_the_boundary_is_dragged_moved_by_key_and_undone(plot):
+    shows(plot, 26, 14)
+    box = plot.page.locator(".wan22-boundary rect").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    plot.page.mouse.move(x, y)
+    plot.page.mouse.down()
+    plot.page.mouse.move(x - 40, y, steps=5)
+    plot.page.mouse.up()
+    dragged = boundary(plot)
+    assert 0.875 < dragged < 0.97
+    plot.page.wait_for_timeout(600)
+    plot.page.keyboard.press("ArrowRight")
+    moved = boundary(plot)
+    assert moved < dragged
+    plot.page.wait_for_timeout(600)
+    for expected in (dragged, 0.875):
+        plot.page.keyboard.press("Control+z")
+        plot.page.wait_for_function("value => %s.widgets.find(w => w.name === 'boundary').value === value" % SAMPLER, arg=expected, timeout=5000)
+    shows(plot, 26, 14)
+
+
+def test_it_follows_the_inputs_and_warns(plot):
+    put(plot, "shift", 5)
+    put(plot, "boundary", 0.9)
+    shows(plot, 15, 25)
+    put(plot, "steps", 4)
+    shows(plot, 2, 2)
+    put(plot, "boundary", 0)
+    shows(plot, 4, 0)
+    warning = {"en": "the low-noise expert gets no step", "zh": "低噪专家没有分到任何一步"}[plot.language]
+    assert warning in plot.page.locator(".wan22-words").all_text_contents()
+
+
+def test_a_run_is_seen_live_and_its_clip_in_the_node(plot, server):
+    for name, value in {"steps": 24, "seed": 1000 + hash(plot.name) % 1000}.items():
+        put(plot, name, value)
+    plot.page.evaluate("""() => { for (const node of app.graph.nodes) for (const widget of node.widgets ?? []) {
+        const small = {width: 96, height: 64, length: 17}; if (widget.name in small) widget.value = small[widget.name] } }""")
+    plot.page.evaluate("""() => { window.seen = []; new MutationObserver(() => {
+        const words = document.querySelector('.wan22-words')?.textContent, mark = document.querySelector('.wan22-now') !== null;
+        if (words !== seen.at(-1)?.[0]) seen.push([words, mark]);
+    }).observe(document.body, {subtree: true, childList: true}) }""")
+    plot.page.evaluate("app.queuePrompt(0)")
+    plot.page.wait_for_function("document.querySelector('video')?.readyState >= 2", timeout=60_000)
+    plot.page.wait_for_timeout(500)
+    seen = plot.page.evaluate("seen")
+    words = "\n".join(text for text, _ in seen)
+    high, low = {"en": ("layout and motion", "texture and detail"), "zh": ("构图与运动", "纹理与细节")}[plot.language]
+    assert 0 < words.index(high) < words.index(low) and any(mark for _, mark in seen)
+    assert seen[-1][0].count(" s") == 2  # seconds of each expert
+    strip = plot.page.evaluate("(() => { const image = document.querySelector('.wan22-plot img'); return [image.hidden, image.naturalWidth, image.naturalHeight] })()")
+    assert strip == [False, 480, 64]
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    plot.picture(PICTURES / f"run-{plot.name}.jpg")
+
+
+def test_the_schedule_of_a_guider_comes_through_its_sigmas_link(page):
+    page.page.evaluate("""() => { app.graph.clear();
+        const make = (type, x, y) => { const node = LiteGraph.createNode(type); node.pos = [x, y]; app.graph.add(node); return node };
+        const experts = make('Wan22ExpertLoader', 0, 0), guider = make('Wan22MoEGuider', 400, 0), schedule = make('Wan22FlowSchedule', 400, 500);
+        const sampler = make('SamplerCustomAdvanced', 800, 0), plan = make('Wan22Plan', 1100, 0);
+        const slot = (node, name) => node.inputs.findIndex(input => input.name === name);
+        schedule.title = '<img src=x onerror=window.hacked=1>';
+        experts.connect(0, guider, slot(guider, 'high_noise')); experts.connect(1, guider, slot(guider, 'low_noise'));
+        guider.connect(0, sampler, slot(sampler, 'guider')); schedule.connect(0, sampler, slot(sampler, 'sigmas')); }""")
+    page.page.wait_for_function("document.querySelectorAll('.wan22-plot').length === 2 && document.querySelectorAll('.wan22-path').length === 2")
+    words = page.page.locator(".wan22-words").all_text_contents()
+    assert any("SIGMAS" in text and "<img" in text for text in words)
+    page.fit()
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.picture(PICTURES / f"guider-{page.name}.jpg")
+    assert page.page.evaluate("window.hacked") is None
+
+
+HOSTILE = [
+    "null", "7", "{}", "{node: {}}", "{node: '__proto__'}", "{node: ID, sigmas: 'x', plan: []}", "{node: ID, sigmas: [NaN, 1], plan: []}",
+    "{node: ID, sigmas: Array(1e6).fill(1), plan: []}", "{node: ID, step: 1e9, expert: 'high'}", "{node: ID, step: 1, expert: '<b>'}",
+    "{node: ID, sigmas: [1, 0.5, 0], plan: ['high', 'low']}", "{node: ID, step: 1, expert: 'high', clip: 'javascript:alert(1)'}",
+    "{node: ID, step: 1, expert: 'high', clip: 'data:image/svg+xml;base64,AAAA'}", "{node: ID, seconds: {high: '<b>', low: Infinity}}",
+]  # fmt: skip
+
+
+def test_hostile_events_are_inert(plot):
+    for event in HOSTILE:
+        plot.page.evaluate(f"async () => {{ const {{api}} = await import('/scripts/api.js'); const ID = String({SAMPLER}.id); api.dispatchCustomEvent('wan22.sampling', {event}) }}")
+    plot.page.wait_for_timeout(600)
+    assert plot.page.evaluate("document.querySelector('.wan22-plot img').hidden && !document.querySelector('.wan22-plot b')")
+    put(plot, "steps", 20)
+    put(plot, "shift", 8)
+    shows(plot, 11, 9)
