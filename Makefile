@@ -6,13 +6,18 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PROMPT ?= A red circle moves to the right
 
-.PHONY: demo test canvas clean
+.PHONY: demo test test-newest-frontend canvas clean
 
 demo: .venv/ready
 	$(PY) -m wan_core demo --prompt "$(PROMPT)" --out demo.mp4
 
 test: .venv/ready-for-tests
 	$(PY) -m pytest
+
+# The canvas tests again, on the newest frontend instead of the one that ComfyUI pins.
+test-newest-frontend: .venv/ready-for-tests
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target .canvas/frontend comfyui-frontend-package
+	COMFYUI_FRONTEND=$(CURDIR)/.canvas/frontend/comfyui_frontend_package/static $(PY) -m pytest tests/nodes/test_canvas.py tests/nodes/test_workflows.py
 
 canvas: .venv/ready
 	$(PY) scripts/canvas.py

@@ -46,6 +46,8 @@ def prepare(base: Path) -> None:
 def server_command(comfyui: Path, base: Path, port: int) -> list[str]:
     """ComfyUI on the folders of `base`; database in memory, nothing fetched."""
     options = ["--port", str(port), "--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
+    if os.environ.get("COMFYUI_FRONTEND"):  # another frontend than the one that this ComfyUI pins
+        options += ["--front-end-root", os.environ["COMFYUI_FRONTEND"]]
     return [python_of(comfyui), str(comfyui / "main.py"), *options, "--disable-auto-launch", "--disable-api-nodes"]
 
 

@@ -79,3 +79,20 @@ def test_no_two_nodes_overlap(workflow):
     for i, (x, y, w, h) in enumerate(boxes):
         for x2, y2, w2, h2 in boxes[i + 1 :]:
             assert x + w <= x2 or x2 + w2 <= x or y + h + title <= y2 or y2 + h2 + title <= y
+
+
+OVERLAPS = """() => {
+  const boxes = [...document.querySelectorAll('[data-node-id]')].map(node => node.getBoundingClientRect());
+  const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  return [boxes.length, boxes.flatMap((a, i) => boxes.slice(i + 1).filter(b => meet(a, b))).length];
+}"""
+
+
+def test_no_two_nodes_overlap_in_nodes_2_either(canvas):
+    """There nodes are taller than the file says."""
+    canvas.load(Comfy__VueNodes__Enabled=True)
+    for workflow in WORKFLOWS:
+        canvas.open(workflow)
+        canvas.fit()
+        canvas.page.wait_for_timeout(500)
+        assert canvas.page.evaluate(OVERLAPS) == [len(json.loads(workflow.read_text())["nodes"]), 0], workflow.stem
