@@ -33,9 +33,12 @@ def empty_latent(preset, width, height, length, batch_size=1) -> torch.Tensor:
     Raises:
         InputError: a size or length that the model cannot make; the nearest one is named.
     """
-    from ..wan_core.shapes import check_shape
+    from ..wan_core.errors import InputError
+    from ..wan_core.shapes import LONGEST_SEQUENCE, check_shape
 
     shape = check_shape(length, height, width, preset.vae, preset.dit)
+    if batch_size * shape.tokens(preset.vae, preset.dit) > LONGEST_SEQUENCE:
+        raise InputError(f"{batch_size} clips of {length} frames of {width}×{height}", "less in one run", "Make fewer clips at a time")
     return torch.zeros(batch_size, *shape.latent(preset.vae), device=comfy.model_management.intermediate_device())
 
 

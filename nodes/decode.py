@@ -1,6 +1,5 @@
 """Pixels to latents and back, and latents straight into a video file."""
 
-import folder_paths
 from comfy_api.latest import InputImpl, io, ui
 
 from .load import CATEGORY
@@ -9,8 +8,15 @@ from .load import CATEGORY
 def tile_inputs():
     return [
         io.Int.Input("tile_size", default=0, min=0, max=4096, step=32, tooltip="Side of a tile in pixels; 0 works on the whole frame."),
-        io.Int.Input("overlap", default=64, min=0, max=4096, step=32, advanced=True, tooltip="Pixels that neighbouring tiles share."),
+        io.Int.Input("overlap", default=64, min=0, max=4096, step=32, advanced=True, tooltip="Pixels that neighbouring tiles share, at most half a tile."),
     ]  # fmt: skip
+
+
+def check_tile(size) -> bool | str:
+    """What `validate_inputs` wants: True, or which tile sizes there are."""
+    if isinstance(size, int) and (size == 0 or 32 <= size <= 4096):
+        return True
+    return f"tile_size is {size}. It can be 0 (the whole frame) or 32 to 4096 pixels, such as 256."
 
 
 class Wan22VAEEncode(io.ComfyNode):
@@ -23,18 +29,28 @@ class Wan22VAEEncode(io.ComfyNode):
             description="Frames to a video latent; tiles in space, feature cache in time.",
             search_aliases=["encode video", "vae encode tiled"],
             inputs=[
-                io.Image.Input("pixels", tooltip="Frames; a multiple of 4, plus 1."),
+                io.Image.Input("pixels", tooltip="Frames; of more than a multiple of 4, plus 1, the first ones are used, and the node says so."),
                 io.Vae.Input("vae", tooltip="The Wan VAE of the model."),
                 *tile_inputs(),
             ],
             outputs=[io.Latent.Output()],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, pixels, vae, tile_size, overlap) -> io.NodeOutput:
-        from .host.vae import encode
+    def validate_inputs(cls, tile_size=0):
+        return check_tile(tile_size)
 
-        return io.NodeOutput({"samples": encode(vae, pixels, tile_size, overlap)})
+    @classmethod
+    def execute(cls, pixels, vae, tile_size, overlap) -> io.NodeOutput:
+        from .host.preview import say
+        from .host.vae import encode, whole_frames
+
+        whole = whole_frames(vae, pixels)
+        if whole.shape != pixels[..., :3].shape:
+            frames, height, width = whole.shape[:3]
+            say(cls.hidden.unique_id, f"Encoded the first {frames} of {len(pixels)} frames at {width}×{height}: 4n + 1 frames, whole patches.")
+        return io.NodeOutput({"samples": encode(vae, whole, tile_size, overlap)})
 
 
 class Wan22VAEDecode(io.ComfyNode):
@@ -55,6 +71,10 @@ class Wan22VAEDecode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, tile_size=0):
+        return check_tile(tile_size)
+
+    @classmethod
     def execute(cls, samples, vae, tile_size, overlap) -> io.NodeOutput:
         from .host.vae import decode
 
@@ -68,14 +88,14 @@ class Wan22VAEDecodeToVideo(io.ComfyNode):
             node_id="Wan22VAEDecodeToVideo",
             display_name="Wan 2.2 Decode to Video File",
             category=CATEGORY,
-            description="Decodes a few frames at a time straight into an mp4: memory does not grow with the clip.",
+            description="Decodes a few frames at a time straight into an mp4: memory does not grow with the clip. One file for each clip of a batch.",
             search_aliases=["save video", "video combine", "stream decode", "mp4"],
             inputs=[
                 io.Latent.Input("samples", tooltip="From the sampler."),
                 io.Vae.Input("vae", tooltip="The Wan VAE of the model."),
                 io.Float.Input("fps", default=16.0, min=1.0, max=120.0, step=1.0, tooltip="16 for A14B and Wan 2.1, 24 for the 5B."),
                 io.String.Input("filename_prefix", default="video/wan22", tooltip="Folder and name in the output folder."),
-                io.Audio.Input("audio", optional=True, tooltip="Sound for the clip, cut to its length."),
+                io.Audio.Input("audio", optional=True, tooltip="Sound for the clip, cut or filled with silence to its length."),
             ],
             outputs=[io.Video.Output()],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -84,14 +104,12 @@ class Wan22VAEDecodeToVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, samples, vae, fps, filename_prefix, audio=None) -> io.NodeOutput:
-        from .host.video import save_stream
+        from .host.video import save_streams
 
-        folder = folder_paths.get_output_directory()
-        path, subfolder = save_stream(
-            vae, samples["samples"], fps, filename_prefix, folder, cls.hidden.prompt, cls.hidden.extra_pnginfo, audio
-        )
-        shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
-        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=shown)
+        hidden = cls.hidden
+        made = save_streams(vae, samples["samples"], fps, filename_prefix, hidden.prompt, hidden.extra_pnginfo, audio)
+        shown = [ui.SavedResult(path.name, subfolder, io.FolderType.output) for path, subfolder in made]
+        return io.NodeOutput(InputImpl.VideoFromFile(str(made[0][0])), ui=ui.PreviewVideo(shown))
 
 
 NODES = [Wan22VAEEncode, Wan22VAEDecode, Wan22VAEDecodeToVideo]

@@ -138,6 +138,8 @@ class Wan22MoEKSampler(io.ComfyNode):
                 io.Int.Input("start_at_step", default=0, min=0, max=10000, optional=True, advanced=True, tooltip="First step to do."),
                 io.Int.Input("end_at_step", default=10000, min=0, max=10000, optional=True, advanced=True,
                              tooltip="Step to stop before; the rest of the noise is left in the latent."),
+                io.Boolean.Input("add_noise", default=True, optional=True, advanced=True,
+                                 tooltip="Off: go on with a latent that another sampler has left in the middle of a run."),
             ],
             outputs=[io.Latent.Output()],
             hidden=[io.Hidden.unique_id],
@@ -146,7 +148,7 @@ class Wan22MoEKSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, high_noise, positive, negative, latent_image, seed, steps, cfg_high, cfg_low, boundary, shift, solver,
-        schedule, denoise, start_at_step=0, end_at_step=10000, low_noise=None,
+        schedule, denoise, start_at_step=0, end_at_step=10000, add_noise=True, low_noise=None,
     ) -> io.NodeOutput:  # fmt: skip
         from .host import run
 
@@ -154,7 +156,7 @@ class Wan22MoEKSampler(io.ComfyNode):
         sampler = run.make_sampler(solver)
         sigmas = run.make_sigmas(high_noise, steps, shift, solver, schedule, denoise)
         sigmas = sigmas[start_at_step : max(start_at_step, end_at_step) + 1]
-        return io.NodeOutput(run.sample(guider, sampler, sigmas, latent_image, seed, cls.hidden.unique_id))
+        return io.NodeOutput(run.sample(guider, sampler, sigmas, latent_image, seed, cls.hidden.unique_id, add_noise))
 
 
 class Wan22Plan(io.ComfyNode):

@@ -17,8 +17,8 @@ class Wan22TextEncode(io.ComfyNode):
             search_aliases=["prompt", "clip text encode", "negative prompt"],
             inputs=[
                 io.Clip.Input("clip", tooltip="Any umT5 text encoder, from this pack's loader or the native one."),
-                io.String.Input("positive", multiline=True, dynamic_prompts=True, tooltip="What the clip shows."),
-                io.String.Input("negative", multiline=True, dynamic_prompts=True, default="",
+                io.String.Input("positive", multiline=True, tooltip="What the clip shows."),
+                io.String.Input("negative", multiline=True, default="",
                                 tooltip="What it should not show."),
                 io.Boolean.Input("official_negative", default=True, optional=True,
                                  tooltip="Use the official negative prompt where the negative text is empty."),

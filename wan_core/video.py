@@ -147,7 +147,7 @@ def write_mp4(
     Args:
         chunks: arrays (t, H, W, 3) uint8, all of one size; taken one at a time while ffmpeg encodes the ones before.
         metadata: strings to store in the file.
-        audio: (waveform (channels, samples) in [-1, 1], samples a second); cut to the length of the frames.
+        audio: (waveform (channels, samples) in [-1, 1], samples a second); cut, or filled with silence, to the length of the frames.
     Raises:
         VideoError: ffmpeg missing, failed or killed, or the disk is full. The incomplete file is removed.
     """
@@ -194,7 +194,7 @@ def _encode(chunks: Iterator[np.ndarray], part: Path, fps: float, metadata: Mapp
     if audio is not None:
         (scratch / "audio.raw").write_bytes(audio[0].float().cpu().T.contiguous().numpy().tobytes())
         sound = ["-f", "f32le", "-ar", str(audio[1]), "-ac", str(len(audio[0])), "-i", str(scratch / "audio.raw")]
-        mapped = ["-map", "2:a", "-c:a", "aac", "-shortest"]
+        mapped = ["-map", "2:a", "-af", "apad", "-c:a", "aac", "-shortest"]  # silence where it is too short
     # fmt: off
     command = [
         imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y",

@@ -27,6 +27,11 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         self.low, self.boundary, self.cfg_low = low, boundary, cfg_low
         self.watch = None  # told what happens, as `preview.Watch` is
 
+    def inner_set_conds(self, conds):
+        super().inner_set_conds(conds)
+        if self.low is not None and self.low.is_dynamic() and any(map(comfy.sampler_helpers.cond_has_hooks, conds.values())):
+            self.low = self.low.get_non_dynamic_delegate()  # as the base class does with the first MODEL
+
     def outer_sample(self, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *args, **kwargs):
         self._latched, self._second, self._started = False, None, 0
         churn = getattr(sampler, "extra_options", {}).get("s_churn", 0) > 0
@@ -88,61 +93,74 @@ class HandoffGuider(comfy.samplers.CFGGuider):
 
 
 class SecondExpert:
-    """The low-noise MODEL, prepared in the middle of a run as ComfyUI prepares a MODEL at its start."""
+    """The low-noise MODEL, prepared in the middle of a run as ComfyUI prepares a MODEL at its start.
+
+    Its wrappers find here what they look for on a guider: cfg, conds, inner_model, model_patcher, model_options.
+    """
 
     def __init__(self, guider: HandoffGuider):
-        run, self.guider, self.patcher, self.cfg = guider._run, guider, guider.low, guider.cfg_low
+        run, self.model_patcher, self.cfg = guider._run, guider.low, guider.cfg_low
         self.loaded, self.conds = [], {name: [c.copy() for c in conds] for name, conds in guider._given.items()}
-        self.hook_mode = self.patcher.hook_mode
-        self.options = comfy.model_patcher.create_model_options_clone(self.patcher.model_options)
-        self.options.setdefault("transformer_options", {})
-        device = self.patcher.load_device
+        self.hook_mode = self.model_patcher.hook_mode
+        self.model_options = comfy.model_patcher.create_model_options_clone(self.model_patcher.model_options)
+        self.model_options.setdefault("transformer_options", {})
+        device = self.model_patcher.load_device
         try:
             if comfy.samplers.get_total_hook_groups_in_conds(self.conds) <= 1:
-                self.patcher.hook_mode = comfy.hooks.EnumHookMode.MinVram
-            comfy.sampler_helpers.prepare_model_patcher(self.patcher, self.conds, self.options)
-            comfy.samplers.filter_registered_hooks_on_conds(self.conds, self.options)
-            self.model, self.conds, self.loaded = comfy.sampler_helpers.prepare_sampling(
-                self.patcher, run["noise"].shape, self.conds, self.options
+                self.model_patcher.hook_mode = comfy.hooks.EnumHookMode.MinVram
+            comfy.sampler_helpers.prepare_model_patcher(self.model_patcher, self.conds, self.model_options)
+            comfy.samplers.filter_registered_hooks_on_conds(self.conds, self.model_options)
+            self.inner_model, self.conds, self.loaded = comfy.sampler_helpers.prepare_sampling(
+                self.model_patcher, run["noise"].shape, self.conds, self.model_options
             )
-            comfy.samplers.cast_to_load_options(self.options, device=device, dtype=self.patcher.model_dtype())
-            self.patcher.pre_run()
+            comfy.samplers.cast_to_load_options(self.model_options, device=device, dtype=self.model_patcher.model_dtype())
+            self.model_patcher.pre_run()
             noise, latent = (x.to(device=device, dtype=torch.float32) for x in (run["noise"], run["latent"]))
             if torch.count_nonzero(latent) > 0:
-                latent = self.model.process_latent_in(latent)
-            self.model.latent_shapes = guider._shapes
+                latent = self.inner_model.process_latent_in(latent)
+            self.inner_model.latent_shapes = guider._shapes
+            keyframes = keyframe_states(self.conds)
             self.conds = comfy.samplers.process_conds(
-                self.model, noise, self.conds, device, latent, run["mask"], guider._seed, latent_shapes=guider._shapes
+                self.inner_model, noise, self.conds, device, latent, run["mask"], guider._seed, latent_shapes=guider._shapes
             )
-            options = self.options["transformer_options"]
+            for group, state in keyframes:  # the schedule of a hook goes on where the first expert left it
+                vars(group).update(state)
+            options = self.model_options["transformer_options"]
             options["sample_sigmas"] = run["sigmas"]
             if "easycache" in options:
-                options["easycache"] = options["easycache"].clone().prepare_timesteps(self.model.model_sampling)
+                options["easycache"] = options["easycache"].clone().prepare_timesteps(self.inner_model.model_sampling)
         except BaseException:
             self.close()
             raise
 
     def outer_predict_noise(self, x, timestep, seed, sampler_hooks):
-        options = self.options
+        options = self.model_options
         for hook in sampler_hooks:
             options = comfy.model_patcher.set_model_options_post_cfg_function(
                 options.copy(), hook, disable_cfg1_optimization=True
             )
         kind = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
         wrappers = comfy.patcher_extension.get_all_wrappers(kind, options, is_model_options=True)
-        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self.predict_noise, self.guider, wrappers)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self.predict_noise, self, wrappers)
         return executor.execute(x, timestep, options, seed)
 
     def predict_noise(self, x, timestep, model_options, seed):
         negative, positive = self.conds.get("negative"), self.conds.get("positive")
         return comfy.samplers.sampling_function(
-            self.model, x, timestep, negative, positive, self.cfg, model_options=model_options, seed=seed
+            self.inner_model, x, timestep, negative, positive, self.cfg, model_options=model_options, seed=seed
         )
 
     def close(self):
         """Give back what the run took."""
-        self.patcher.cleanup()
+        self.model_patcher.cleanup()
         comfy.sampler_helpers.cleanup_models(self.conds, self.loaded)
-        comfy.samplers.cast_to_load_options(self.options, device=self.patcher.offload_device)
-        self.patcher.hook_mode = self.hook_mode
-        self.patcher.restore_hook_patches()
+        comfy.samplers.cast_to_load_options(self.model_options, device=self.model_patcher.offload_device)
+        self.model_patcher.hook_mode = self.hook_mode
+        self.model_patcher.restore_hook_patches()
+
+
+def keyframe_states(conds: dict) -> list[tuple]:
+    """(keyframe group, where it stands) of every scheduled hook in the conditioning."""
+    hooks = [hook for group in conds.values() for cond in group for hook in getattr(cond.get("hooks"), "hooks", ())]
+    groups = {id(hook.hook_keyframe): hook.hook_keyframe for hook in hooks}.values()
+    return [(group, {key: value for key, value in vars(group).items() if key.startswith("_cur")}) for group in groups]

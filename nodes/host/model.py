@@ -25,6 +25,7 @@ from ...wan_core.config import DiTConfig
 from ...wan_core.dit import WanDiT
 from ...wan_core.dit.rope import rope_table
 from ...wan_core.errors import CheckpointError
+from .files import load_file
 
 
 class Call(NamedTuple):
@@ -206,9 +207,9 @@ def read_expert(path: str) -> tuple[dict[str, torch.Tensor], dict, DiTConfig]:
     files = weight_files(Path(path)) if Path(path).is_dir() else [Path(path)]
     state, metadata = {}, {}
     for file in files:
-        part, notes = comfy.utils.load_torch_file(str(file), safe_load=True, return_metadata=True)
+        part, notes = load_file(file)
         state |= part
-        metadata |= notes or {}
+        metadata |= notes
     state = {ours: state[theirs] for ours, theirs in official_names("dit", state, Path(path).name).items()}
     state, metadata = comfy.utils.convert_old_quants(state, "", metadata=metadata)
     beside = read_config(Path(path) if Path(path).is_dir() else Path(path).parent) or {}

@@ -37,11 +37,15 @@ def load_pair(high: str, low: str | None):
     sizes = [model.model.model_config.unet_config["config"] for model in (first, second)]
     if sizes[0] != sizes[1]:
         raise CheckpointError(
-            f"{os.path.basename(high)} takes {sizes[0].in_channels} channels at width {sizes[0].dim} and "
-            f"{os.path.basename(low)} takes {sizes[1].in_channels} at width {sizes[1].dim}",
+            f"{os.path.basename(high)} has {_size(sizes[0])}, and {os.path.basename(low)} {_size(sizes[1])}",
             "two experts of one model", "Use the two files of the same release",
         )  # fmt: skip
     return first, second
+
+
+def _size(config) -> str:
+    kind = "a VACE branch, " if config.vace_layers else ""
+    return f"{kind}{config.in_channels} input channels, width {config.dim}, {config.layers} layers"
 
 
 def claim(path: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 import time
 
 import torch
@@ -33,37 +34,41 @@ class Watch:
         if who != self.who:
             self.who = who
             if self.pair:
-                self._text(AT_WORK[who])
+                say(self.node_id, AT_WORK[who])
 
     def stepped(self, step: int, x0: torch.Tensor) -> None:
         """Step `step` (from 0) has ended with the estimate `x0`, latents as the model sees them."""
         now = time.monotonic()
         self.seconds[self.who] = self.seconds.get(self.who, 0.0) + now - self.since
         self.since, clip = now, None
-        if now - self.shown > PAUSE and self._client() is not None:
+        if now - self.shown > PAUSE and client() is not None:
             self.shown, clip = now, clip_strip(self.latent_format, x0)
         self._send(step=step + 1, expert=self.who, clip=clip)
 
     def ended(self) -> None:
         self._send(seconds={who: round(seconds, 2) for who, seconds in self.seconds.items()})
 
-    @staticmethod
-    def _client() -> str | None:
+    def _send(self, **event) -> None:
+        if client() is not None:
+            from server import PromptServer
+
+            PromptServer.instance.send_sync(EVENT, {"node": str(self.node_id), **event}, client())
+
+
+def client() -> str | None:
+    """The browser that asked for the run, if one did."""
+    from server import PromptServer
+
+    return getattr(getattr(PromptServer, "instance", None), "client_id", None)
+
+
+def say(node_id: str, text: str) -> None:
+    """Show a line of text in a node, and in the log."""
+    logging.info("Wan 2.2: %s", text)
+    if client() is not None:
         from server import PromptServer
 
-        return getattr(getattr(PromptServer, "instance", None), "client_id", None)
-
-    def _send(self, **event) -> None:
-        if self._client() is not None:
-            from server import PromptServer
-
-            PromptServer.instance.send_sync(EVENT, {"node": str(self.node_id), **event}, self._client())
-
-    def _text(self, text: str) -> None:
-        if self._client() is not None:
-            from server import PromptServer
-
-            PromptServer.instance.send_progress_text(text, self.node_id)
+        PromptServer.instance.send_progress_text(text, node_id)
 
 
 def clip_strip(latent_format, x0: torch.Tensor) -> str | None:

@@ -7,26 +7,36 @@ import latent_preview
 import torch
 
 from ...wan_core.errors import InputError
+from ...wan_core.flow.schedule import MAX_SHIFT, MIN_SHIFT
 from ...wan_core.shapes import real_number
 from .guider import HandoffGuider
 from .preview import Watch
 from .sampler import official_sampler, official_sigmas
 
 OFFICIAL = "official "
+LONGEST_GRID = 10_000
 
 
 def make_guider(high, low, positive, negative, cfg_high, cfg_low, boundary) -> HandoffGuider:
     """A guider for both MODELs.
 
     Raises:
-        InputError: experts of different families, or a conditioning that the model does not take.
+        InputError: experts of different families, a conditioning that the model does not take, numbers out of range.
     """
-    if low is not None and _channels(high) != _channels(low):
+    if high is None:
         raise InputError(
-            f"high_noise takes {_channels(high)} input channels and low_noise {_channels(low)}", "two experts of one model",
-            "Load both from the same release",
+            "high_noise is empty: the loader has none in low_noise", "a MODEL",
+            "Connect the loader's high_noise output to the sampler's high_noise",
         )  # fmt: skip
-    _check_conditioning(high, positive)
+    for model in (high, low):
+        if model is not None:
+            for conditioning in (positive, negative):
+                _check_conditioning(model, conditioning)
+    if low is not None and _traits(high) != _traits(low):
+        raise InputError(
+            f"high_noise is {_called(high)} and low_noise {_called(low)}", "two experts of one model", "Load both from the same release"
+        )
+    cfg_high, cfg_low = (real_number(name, cfg, 0, 1000) for name, cfg in (("cfg_high", cfg_high), ("cfg_low", cfg_low)))
     guider = HandoffGuider(high, low, real_number("boundary", boundary, 0, 1), cfg_high, cfg_low)
     guider.set_conds(positive, negative)
     return guider
@@ -40,7 +50,11 @@ def make_sampler(solver: str):
 
 
 def make_sigmas(model, steps: int, shift: float, solver: str, schedule: str, denoise: float) -> torch.Tensor:
-    """Noise levels (steps + 1,), the official grid or ComfyUI's under the given shift."""
+    """Noise levels (steps + 1,), the official grid or ComfyUI's under the given shift.
+
+    With `denoise` below 1 they are the end of a run of steps / denoise, of which 10,000 are the most.
+    """
+    denoise, shift = real_number("denoise", denoise, 0, 1), real_number("shift", shift, MIN_SHIFT, MAX_SHIFT)
     if schedule == "official":
         grid = "dpmpp_2m" if solver == OFFICIAL + "dpmpp_2m" else "unipc"
         return official_sigmas(steps, shift, grid, denoise)
@@ -48,7 +62,7 @@ def make_sigmas(model, steps: int, shift: float, solver: str, schedule: str, den
         return torch.FloatTensor([])
     sampling = type(model.get_model_object("model_sampling"))(model.model.model_config)
     sampling.set_parameters(shift=shift, multiplier=sampling.multiplier)
-    total = max(steps, int(steps / denoise))
+    total = min(max(steps, int(steps / denoise)), LONGEST_GRID)
     drop = solver in comfy.samplers.KSampler.DISCARD_PENULTIMATE_SIGMA_SAMPLERS
     sigmas = comfy.samplers.calculate_sigmas(sampling, schedule, total + drop)
     if drop:
@@ -56,16 +70,22 @@ def make_sigmas(model, steps: int, shift: float, solver: str, schedule: str, den
     return sigmas[-(steps + 1) :]
 
 
-def sample(guider: HandoffGuider, sampler, sigmas: torch.Tensor, latent: dict, seed: int, node_id=None) -> dict:
+def sample(guider: HandoffGuider, sampler, sigmas: torch.Tensor, latent: dict, seed: int, node_id=None, add_noise=True) -> dict:
     """One run over `sigmas`; the node `node_id` shows which expert is at work.
+
+    Without `add_noise` the latent is one that an earlier run has left in the middle. Without a step it is returned as it is.
 
     Raises:
         InputError: a latent of another VAE, or an image latent.
     """
     model = guider.model_patcher
     _check_latent(model, latent)
+    for conditioning in guider.original_conds.values():
+        _check_length(conditioning, latent["samples"])
+    if len(sigmas) < 2:
+        return latent
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
-    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")) if add_noise else torch.zeros_like(samples, device="cpu")
     if node_id is not None:
         guider.watch = Watch(node_id)
     done = guider.sample(
@@ -76,15 +96,22 @@ def sample(guider: HandoffGuider, sampler, sigmas: torch.Tensor, latent: dict, s
     return {**latent, "samples": done.to(comfy.model_management.intermediate_device())}
 
 
-def _channels(model) -> int | None:
-    """Input channels of a Wan MODEL from any loader."""
-    weight = getattr(getattr(model.model.diffusion_model, "patch_embedding", None), "weight", None)
-    return None if weight is None else weight.shape[1]
+def _traits(model) -> tuple:
+    """(input channels or None, whether it is VACE) of a Wan MODEL from any loader."""
+    transformer = model.model.diffusion_model
+    weight = getattr(getattr(transformer, "patch_embedding", None), "weight", None)
+    return None if weight is None else weight.shape[1], hasattr(transformer, "vace_patch_embedding")
 
 
-def _check_conditioning(model, positive) -> None:
-    channels, formats = _channels(model), model.get_model_object("latent_format").latent_channels
-    given = any("concat_latent_image" in options for _, options in positive)
+def _called(model) -> str:
+    channels, vace = _traits(model)
+    return f"a {'VACE ' if vace else ''}model with {channels} input channels"
+
+
+def _check_conditioning(model, conditioning) -> None:
+    channels, vace = _traits(model)
+    formats = model.get_model_object("latent_format").latent_channels
+    given = any("concat_latent_image" in options for _, options in conditioning)
     if given and channels == formats:
         raise InputError(
             f"an image condition for a text-to-video model ({channels} input channels)", "an image-to-video model (36)",
@@ -93,8 +120,24 @@ def _check_conditioning(model, positive) -> None:
     if channels == 36 and not given:
         raise InputError(
             "an image-to-video model (36 input channels) without an image", "the Wan 2.2 Image to Video node",
-            "Connect it between prompt and sampler, or load the T2V experts",
+            "Connect it between prompt and sampler, for positive and negative, or load the T2V experts",
         )  # fmt: skip
+    if any("vace_frames" in options for _, options in conditioning) and not vace:
+        raise InputError(
+            f"a VACE condition for {_called(model)}, which has no VACE branch", "a VACE model",
+            "Load the VACE experts, or take the VACE Condition node out",
+        )  # fmt: skip
+
+
+def _check_length(conditioning, samples) -> None:
+    """What is joined to the latent has to be as long as the latent."""
+    for options in conditioning:
+        for name, given in (("image", options.get("concat_latent_image")), ("VACE", (options.get("vace_frames") or [None])[0])):
+            if given is not None and given.ndim == 5 and given.shape[2] != samples.shape[2]:
+                raise InputError(
+                    f"{'an' if name == 'image' else 'a'} {name} condition of {given.shape[2]} latent frames with a latent of {samples.shape[2]}",
+                    "the same number", "Connect the latent output of the node that makes the condition",
+                )  # fmt: skip
 
 
 def _check_latent(model, latent: dict) -> None:

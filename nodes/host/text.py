@@ -13,6 +13,7 @@ from ...wan_core.checkpoints.read import from_state_dict
 from ...wan_core.config import TextConfig
 from ...wan_core.errors import CheckpointError
 from ...wan_core.text import UMT5, Tokenizer, clean
+from .files import load_file
 
 KEY = "umt5xxl"  # the name under which native nodes expect the tokens
 LENGTH = 512
@@ -66,7 +67,7 @@ def load_clip(path: str) -> comfy.sd.CLIP:
     Raises:
         CheckpointError: not a umT5 encoder, or without its tokenizer.
     """
-    state = comfy.utils.load_torch_file(path, safe_load=True)
+    state, _ = load_file(path)
     if "spiece_model" not in state:
         raise CheckpointError(
             f"{path} holds no tokenizer", "the tensor spiece_model, as in umt5_xxl_fp16.safetensors",

@@ -15,6 +15,7 @@ from ...wan_core.errors import InputError
 from ...wan_core.memory.estimate import decoding_bytes
 from ...wan_core.vae import WanVAE
 from ...wan_core.vae.tiling import decode_tiled, encode_tiled
+from .files import load_file
 
 
 class HostVAE(WanVAE):
@@ -67,33 +68,29 @@ class ComfyVAE(comfy.sd.VAE):
 
 def load_vae(path: str) -> ComfyVAE:
     """A VAE from a file of any naming; CheckpointError where it is no Wan VAE."""
-    state = comfy.utils.load_torch_file(path, safe_load=True)
+    state, _ = load_file(path)
     names = official_names("vae", state, path)
     state = {ours: state[theirs] for ours, theirs in names.items()}
     return ComfyVAE(state, infer_vae(from_state_dict(state, path)))
 
 
 def stream_decode(vae, latents: torch.Tensor):
-    """Frames (t, H, W, 3) in [0, 1] of the first sample, a few at a time; any Wan VAE, ours streams.
-
-    Raises:
-        InputError: latents of another VAE.
-    """
-    _check_latents(vae, latents)
+    """Frames (t, H, W, 3) in [0, 1] of the clip `latents` (1, C, T, h, w), a few at a time; any Wan VAE, ours streams."""
     model = vae.first_stage_model
     if not isinstance(model, HostVAE):
-        yield vae.decode(latents[:1])[0]
+        yield vae.decode(latents)[0]
         return
     memory = vae.memory_used_decode(latents.shape, vae.vae_dtype)
     comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory)
     cache = {}
-    for z in latents[:1].split(1, dim=2):
+    for z in latents.split(1, dim=2):
         comfy.model_management.throw_exception_if_processing_interrupted()
         frames = model.decode_chunk(z.to(vae.device), cache).clamp(-1, 1)
         yield ((frames[0] + 1) / 2).permute(1, 2, 3, 0)
 
 
-def _check_latents(vae, latents: torch.Tensor) -> None:
+def check_latents(vae, latents: torch.Tensor) -> None:
+    """Raises InputError where the latents are of another VAE, or of images."""
     if latents.ndim != 5 or latents.shape[1] != vae.latent_channels:
         raise InputError(
             f"latents of shape {tuple(latents.shape)}", f"video latents with the VAE's {vae.latent_channels} channels",
@@ -129,8 +126,12 @@ class RawVAE:
 
 
 def decode(vae, latents: torch.Tensor, tile: int = 0, overlap: int = 64) -> torch.Tensor:
-    """Frames (T, H, W, 3) of every clip, one after the other, by any Wan VAE; ours tiles in space alone."""
-    _check_latents(vae, latents)
+    """Frames (T, H, W, 3) of every clip, one after the other, by any Wan VAE; ours tiles in space alone.
+
+    Neighbouring tiles share at most half of a tile.
+    """
+    check_latents(vae, latents)
+    overlap = min(overlap, tile // 2)
     model = vae.first_stage_model
     if not tile:
         frames = vae.decode(latents)
@@ -147,7 +148,7 @@ def decode(vae, latents: torch.Tensor, tile: int = 0, overlap: int = 64) -> torc
 
 def encode(vae, pixels: torch.Tensor, tile: int = 0, overlap: int = 64) -> torch.Tensor:
     """Raw latents (1, z, T', h, w) of frames (T, H, W, 3), by any Wan VAE; ours tiles in space alone."""
-    model = vae.first_stage_model
+    overlap, model = min(overlap, tile // 2), vae.first_stage_model
     if not tile:
         return vae.encode(pixels[..., :3])
     if not isinstance(model, HostVAE):
@@ -157,3 +158,14 @@ def encode(vae, pixels: torch.Tensor, tile: int = 0, overlap: int = 64) -> torch
     comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory)
     video = (pixels.movedim(-1, 0)[None] * 2 - 1).to(vae.device)
     return encode_tiled(model, video, tile, overlap).to(vae.output_device)
+
+
+def whole_frames(vae, pixels: torch.Tensor) -> torch.Tensor:
+    """The part of frames (T, H, W, C) that the VAE can encode: the first 4n + 1, their middle in whole patches, RGB."""
+    stride = vae.spacial_compression_encode()
+    frames = 4 * ((len(pixels) - 1) // 4) + 1
+    height, width = (size // stride * stride for size in pixels.shape[1:3])
+    if not (height and width):
+        raise InputError(f"frames of {pixels.shape[2]}×{pixels.shape[1]}", f"at least {stride}×{stride} pixels")
+    top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
+    return pixels[:frames, top : top + height, left : left + width, :3]

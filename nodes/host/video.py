@@ -1,6 +1,7 @@
-"""A latent decoded straight into the output folder."""
+"""Latents decoded straight into the output folder."""
 
 import json
+import os
 from pathlib import Path
 
 import comfy.utils
@@ -11,44 +12,61 @@ from comfy.cli_args import args
 from ...wan_core.errors import InputError
 from ...wan_core.shapes import video_frames
 from ...wan_core.video import check_output, unit_to_uint8, write_mp4
-from .vae import stream_decode
+from .vae import check_latents, stream_decode
 
 
-def save_stream(vae, latents: torch.Tensor, fps: float, prefix: str, root: str, prompt, extra, audio=None) -> tuple[Path, str]:
-    """Write the first clip of `latents` and return (path, subfolder).
+def save_streams(vae, latents: torch.Tensor, fps: float, prefix: str, prompt, extra, audio=None) -> list[tuple[Path, str]]:
+    """Write each clip of `latents` (B, C, T, h, w) into the output folder; (path, subfolder) of each.
 
     Raises:
         InputError: a prefix that leaves the output folder, latents of another VAE.
-        VideoError: the file cannot be written.
+        VideoError: a file cannot be written.
     """
-    if "\0" in prefix or len(prefix) > 200:
-        raise InputError(f"filename_prefix has {len(prefix)} characters or a NUL", "a short name, such as video/wan22")
-    try:
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, root)
-    except Exception as error:  # ComfyUI raises a bare Exception for a path outside its output folder
-        raise InputError(f"filename_prefix is {prefix!r}", "a name inside the output folder") from error
-    path = _free(Path(folder), name, counter)
-    check_output(path, raw_bytes=3 * video_frames(latents.shape[2]) * latents.shape[3] * latents.shape[4] * 64)
+    check_latents(vae, latents)
+    stride = vae.spacial_compression_decode()
+    height, width = (size * stride for size in latents.shape[3:])
+    raw_bytes = 3 * video_frames(latents.shape[2]) * height * width
     metadata = {}
     if not args.disable_metadata:
         metadata = {key: json.dumps(value) for key, value in ({"prompt": prompt} | (extra or {})).items() if value}
-    progress = comfy.utils.ProgressBar(latents.shape[2])
+    progress = comfy.utils.ProgressBar(latents.shape[0] * latents.shape[2])
 
-    def chunks():
-        for frames in stream_decode(vae, latents):
+    def chunks(clip):
+        for frames in stream_decode(vae, clip):
             yield unit_to_uint8(frames.float().cpu().numpy())
             progress.update(1)
 
+    made = []
+    for clip in latents.split(1):
+        path, subfolder = reserve(prefix, width, height)
+        try:
+            check_output(path, raw_bytes)
+            sound = None if audio is None else (audio["waveform"][0], audio["sample_rate"])
+            write_mp4(chunks(clip), path, fps, metadata, audio=sound)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        made.append((path, subfolder))
+    return made
+
+
+def reserve(prefix: str, width: int, height: int) -> tuple[Path, str]:
+    """A path in the output folder that no other job has, taken by creating it, and its subfolder.
+
+    Raises:
+        InputError: a prefix that is too long or leaves the output folder.
+    """
+    if "\0" in prefix or any(len(os.fsencode(part)) > 200 for part in prefix.replace("\\", "/").split("/")):
+        raise InputError(f"filename_prefix is {prefix[:40]!r}…", "a short name without NUL, such as video/wan22")
     try:
-        write_mp4(chunks(), path, fps, metadata, audio=None if audio is None else (audio["waveform"][0], audio["sample_rate"]))
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path, subfolder
+        root = folder_paths.get_output_directory()
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, root, width, height)
+    except Exception as error:  # ComfyUI raises a bare Exception for a path outside its output folder
+        raise InputError(f"filename_prefix is {prefix!r}", "a name inside the output folder") from error
+    return _free(Path(folder), name, counter), subfolder
 
 
 def _free(folder: Path, name: str, counter: int) -> Path:
-    """A path that no other job has, taken by creating it."""
     while True:
         path = folder / f"{name}_{counter:05}_.mp4"
         try:

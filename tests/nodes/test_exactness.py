@@ -97,3 +97,15 @@ def test_the_plot_knows_every_schedule(measured, tmp_path):
     for (inputs, sigmas), ours in zip(measured["schedules"], drawn):
         assert ours is not None and len(ours) == len(sigmas), inputs
         assert max(abs(a - b) for a, b in zip(ours, sigmas)) < 2e-6, inputs
+
+
+def test_a_run_can_be_cut_in_two_anywhere(measured):
+    assert measured["a_run_in_two_parts"]["whole"] < 1e-4 and measured["a_run_in_two_parts"]["empty window"]
+
+
+def test_texts_longer_than_512_tokens_are_taken(measured):
+    assert measured["long_text"] < 1e-4
+
+
+def test_wrappers_and_hooks_do_not_notice_the_handoff(measured):
+    assert measured["what_one_model_is_told"] == {"override twice": 0, "override low": 0, "hooks twice": 0}

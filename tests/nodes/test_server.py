@@ -68,9 +68,12 @@ def test_text_to_video(server):
         assert answer.read() == path.read_bytes()
 
 
-def test_sharded_experts_and_sound(server, official_folder):
-    (server.base / "models" / "diffusion_models" / "official").symlink_to(official_folder("t2v-a14b"))
-    graph = t2v("sound") | {"audio": node("EmptyAudio", duration=3.0, sample_rate=44100, channels=2)}
+@pytest.mark.parametrize("duration", [0.1, 3.0])
+def test_sharded_experts_and_sound(server, official_folder, duration):
+    link = server.base / "models" / "diffusion_models" / "official"
+    if not link.is_symlink():
+        link.symlink_to(official_folder("t2v-a14b"))
+    graph = t2v("sound") | {"audio": node("EmptyAudio", duration=duration, sample_rate=44100, channels=2)}
     graph["experts"]["inputs"] = {"high_noise": "official/high_noise_model", "low_noise": "official/low_noise_model"}
     graph["save"]["inputs"]["audio"] = ["audio", 0]
     path = clip_of(server, server.run(graph))
@@ -210,6 +213,49 @@ def test_slots_that_one_name_or_the_metadata_say_are_wrong(server, official_fold
     server.run(graph)
 
 
+def test_a_batch_gives_a_file_each(server):
+    graph = t2v("batch")
+    graph["latent"]["inputs"]["batch_size"] = 2
+    files = server.run(graph)["outputs"]["save"]["images"]
+    clips = [read_video(server.base / "output" / file["subfolder"] / file["filename"]) for file in files]
+    assert len(clips) == 2 and clips[0].shape == clips[1].shape == (9, 32, 48, 3) and (clips[0] != clips[1]).any()
+
+
+def test_frames_that_do_not_fit_are_cut_and_it_is_said(server, image):
+    graph = {
+        "image": image, "frames": node("RepeatImageBatch", image=["image", 0], amount=6),
+        "vae": node("Wan22VAELoader", vae_name="wan_2.1_vae.safetensors"),
+        "encode": node("Wan22VAEEncode", pixels=["frames", 0], vae=["vae", 0], tile_size=0, overlap=64),
+        "decode": node("Wan22VAEDecode", samples=["encode", 0], vae=["vae", 0], tile_size=32, overlap=64),
+        "keep": node("SaveImage", images=["decode", 0], filename_prefix="cut"),
+    }  # fmt: skip
+    assert len(server.run(graph)["outputs"]["keep"]["images"]) == 5
+    assert "Encoded the first 5 of 6 frames at 80×56" in server.log
+
+
+DAMAGE = {"a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "a web page": b"<!DOCTYPE html><html></html>",
+          "is empty": b"", "is damaged": b"\xff" * 64}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damaged_files_are_recognised_by_every_loader(server, what):
+    name = what.replace(" ", "_") + ".safetensors"
+    for folder, part, key in (("diffusion_models", "experts", "high_noise"), ("vae", "vae", "vae_name"), ("text_encoders", "clip", "text_encoder")):
+        (server.base / "models" / folder / name).write_bytes(DAMAGE[what])
+        graph = t2v("damaged")
+        graph[part]["inputs"][key] = name
+        assert what in server.error(graph)
+
+
+def test_images_are_no_clip_and_leave_no_file(server):
+    graph = {"latent": node("EmptyLatentImage", width=64, height=64, batch_size=1), "vae": node("Wan22VAELoader", vae_name="wan_2.1_vae.safetensors"),
+             "save": save("images/none", ("latent", 0))}  # fmt: skip
+    assert "video latents" in server.error(graph)
+    graph = t2v("é" * 130)
+    assert "a short name" in server.error(graph)
+    assert not list((server.base / "output").rglob("none*")) and not list((server.base / "output").rglob("é*"))
+
+
 @pytest.mark.parametrize("change, message", [
     (lambda g: g["experts"]["inputs"].update(low_noise=g["experts"]["inputs"]["high_noise"]), "in both slots"),
     (lambda g: g["experts"]["inputs"].update(
@@ -221,6 +267,11 @@ def test_slots_that_one_name_or_the_metadata_say_are_wrong(server, official_fold
         high_noise="i2v-a14b/wan2.2_high_noise_14B_fp16.safetensors", low_noise="none"), "36.*without an image|two experts"),
     (lambda g: g["save"]["inputs"].update(filename_prefix="../../outside"), "inside the output folder"),
     (lambda g: g["latent"]["inputs"].update(width=50), "multiples of 16|value"),
+    (lambda g: g["experts"]["inputs"].update(low_noise="vace-a14b/wan2.2_low_noise_14B_fp16.safetensors"), "VACE branch"),
+    (lambda g: g["sample"]["inputs"].update(high_noise=["experts", 1]) or g["experts"]["inputs"].update(
+        high_noise="wan2.2_ti2v_5B_fp16.safetensors", low_noise="none"), "low_noise.*high_noise output"),
+    (lambda g: g["latent"]["inputs"].update(width=4096, height=4096, length=401), "tokens"),
+    (lambda g: g["latent"]["inputs"].update(width=4096, height=4096, length=81, batch_size=64), "fewer clips"),
 ])  # fmt: skip
 def test_wrong_parts_are_refused_with_both_named(server, change, message):
     graph = t2v("wrong", seed=99)

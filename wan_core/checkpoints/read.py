@@ -242,13 +242,13 @@ def _load_pickle(path: Path) -> tuple[dict[str, Tensor], bool]:
 
 
 def _open_pickle(path: Path) -> Weights:
-    _refuse_stand_ins(path)
+    refuse_stand_ins(path)
     tensors = _Pickle(path)
     info = {name: TensorInfo(t.dtype, tuple(t.shape)) for name, t in tensors.items()}
     return Weights(info, {name: (tensors, name) for name in info}, {}, str(path), path.stat().st_size)
 
 
-def _refuse_stand_ins(path: Path) -> None:
+def refuse_stand_ins(path: Path) -> None:
     """Files that a failed download leaves under the right name."""
     with path.open("rb") as file:
         start = file.read(200)
@@ -269,7 +269,7 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
         CheckpointError: truncated, over-long or inconsistent.
     Source: the safetensors format description.
     """
-    _refuse_stand_ins(path)
+    refuse_stand_ins(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)

@@ -139,7 +139,7 @@ class WanDiT(nn.Module):
         n, padding = text.shape[1], self.config.text_len - text.shape[1]
         text = text.to(self.compute_dtype)
         bias = None
-        if padding:
+        if padding > 0:
             folded = folded_scores(padding, self.compute_dtype)
             text = F.pad(text, (0, 0, 0, len(folded)))
             bias = F.pad(folded, (n, 0)).to(text.device).unsqueeze(0)

@@ -132,7 +132,7 @@ def sample(
         if not torch.isfinite(v).all():
             raise NumericalError(
                 f"step {i + 1} of {len(schedule)} (timestep {int(t)}) returned NaN or infinity",
-                fix="Try torch_dtype=torch.bfloat16 instead of float16, or another checkpoint file",
+                fix="Compute in bfloat16 instead of float16, take attention patches out, or try another checkpoint file",
             )
         x0 = x - sigmas[i] * v
         if callback is not None:

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Callable
 
-import ftfy
 import torch
 from safetensors import safe_open
 from torch import Tensor
@@ -20,6 +19,8 @@ def clean(prompt: str) -> str:
 
     Source: Wan2.2 wan/modules/tokenizers.py whitespace_clean(basic_clean(text)).
     """
+    import ftfy  # here, so that without it everything else still loads
+
     text = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
     return re.sub(r"\s+", " ", text).strip()
 

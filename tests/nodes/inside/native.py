@@ -183,3 +183,38 @@ def step_caches():
     for handle in handles:
         handle.remove()
     return found
+
+
+def long_text(tmp):
+    """1024 text rows, as joining two prompts gives: our MODEL and the native one."""
+    files, numbers = wide_pair("t2v-a14b", tmp), dict(solver="euler", schedule="simple", steps=2, shift=8.0)
+    torch.manual_seed(6)
+    conds = [[[torch.randn(1, 1024, 4096), {}]] for _ in range(2)]
+    ours = run(*part("nodes.host.pair").load_pair(*files), conds=conds, **numbers)
+    return difference(ours, run(*(comfy.sd.load_diffusion_model(file) for file in files), conds=conds, **numbers))
+
+
+def what_one_model_is_told(tmp):
+    """Wrappers and scheduled hooks of a MODEL in both slots against that MODEL alone; and one on the low-noise slot only."""
+    import comfy.hooks
+    import comfy_extras.nodes_custom_sampler as custom
+
+    (high, low), _ = pair()
+    numbers = dict(solver="dpmpp_2m", schedule="simple", steps=6, shift=5.0, boundary=0.8)
+    overridden = custom.CFGOverride.execute(high, 8.0, 0.0, 1.0).result[0]
+    found = {"override twice": difference(run(overridden, None, cfg=(3.0, 3.0), **numbers), run(overridden, overridden.clone(), cfg=(3.0, 3.0), **numbers))}
+    low_override = custom.CFGOverride.execute(low, 8.0, 0.0, 1.0).result[0]
+    found["override low"] = difference(run(high, low_override, cfg=(3.0, 3.0), **numbers), run(high, low, cfg=(3.0, 8.0), **numbers))
+    torch.manual_seed(3)
+    lora = {f"diffusion_model.blocks.0.self_attn.q.lora_{name}.weight": torch.randn(*size) for name, size in (("down", (4, 128)), ("up", (128, 4)))}
+
+    def hooked():
+        group = comfy.hooks.create_hook_lora(lora, 1.0, 0.0)
+        frames = comfy.hooks.HookKeyframeGroup()
+        for strength, start in ((0.0, 0.0), (1.0, 0.3), (0.3, 0.9)):
+            frames.add(comfy.hooks.HookKeyframe(strength, start_percent=start, guarantee_steps=1))
+        group.set_keyframes_on_hooks(frames)
+        return [[[c[0][0], {"hooks": group}]] for c in texts()]
+
+    found["hooks twice"] = difference(run(high, None, cfg=(3.0, 3.0), conds=hooked(), **numbers), run(high, high.clone(), cfg=(3.0, 3.0), conds=hooked(), **numbers))
+    return found

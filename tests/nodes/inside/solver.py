@@ -163,3 +163,23 @@ def schedules():
             inputs = dict(schedule=schedule, solver=solver, steps=steps, shift=shift, denoise=denoise)
             found.append([inputs, make(high, **inputs).tolist()])
     return found
+
+
+def a_run_in_two_parts():
+    """Cut at every step: the difference to the run in one; and what an empty window gives back."""
+    (high, low), _ = pair()
+    host, found = part("nodes.host.run"), {"whole": 0.0}
+    latent = {"samples": torch.zeros(1, 16, 3, 4, 6)}
+    for solver, schedule in (("official euler", "official"), ("euler", "simple")):
+        sigmas = host.make_sigmas(high, 5, 12.0, solver, schedule, 1.0)
+
+        def go(some, latent, add_noise=True):
+            guider = host.make_guider(high, low, *texts(), 4.0, 3.0, 0.875)
+            return host.sample(guider, host.make_sampler(solver), some, latent, 5, add_noise=add_noise)
+
+        whole = go(sigmas, latent)["samples"]
+        for cut in range(1, 5):
+            second = go(sigmas[cut:], go(sigmas[: cut + 1], latent), add_noise=False)["samples"]
+            found["whole"] = max(found["whole"], difference(whole, second))
+    found["empty window"] = go(sigmas[2:3], latent) is latent
+    return found

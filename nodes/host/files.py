@@ -1,0 +1,27 @@
+"""Weight files through ComfyUI's reader, after a look at what they are."""
+
+from pathlib import Path
+
+import comfy.utils
+import torch
+
+from ...wan_core.checkpoints.read import read_header, refuse_stand_ins
+from ...wan_core.errors import CheckpointError
+
+
+def load_file(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Tensors and header metadata.
+
+    Raises:
+        CheckpointError: a damaged file, a Git LFS pointer, a web page.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        read_header(path)
+    else:
+        refuse_stand_ins(path)
+    try:
+        state, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
+    except Exception as error:  # a damaged pickle can fail in any way that a program can
+        raise CheckpointError(f"{path.name} cannot be read ({error})", "a complete weight file", "Download it again") from error
+    return state, metadata or {}
