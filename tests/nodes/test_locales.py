@@ -6,6 +6,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from browser import READY, find_chromium, open_canvas
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent.parent
@@ -154,8 +155,8 @@ def test_ranges_on_the_pages_are_those_of_the_schemas(schemas):
         for key, options in inputs_of(schema).items():
             if "min" in options and key != "seed":
                 low, high = f"{options['min']:g}", str(options["max"]).removesuffix(".0")
-                assert re.search(rf"\| `{key}` \|.* {low} to {high}\b.*default {options['default']:g}\b", english), key
-                assert re.search(rf"`{key}` \|.* {low} 至 {high}\b.*默认 {options['default']:g}\b", chinese), key
+                assert re.search(rf"\| `{key}` \|.*\*{low} to {high}\b.*default {options['default']:g}\b", english), key
+                assert re.search(rf"`{key}` \|.*\*{low} 至 {high}\b.*默认 {options['default']:g}\b", chinese), key
 
 
 def test_the_readmes_link_to_each_other_and_have_the_same_parts():
@@ -163,5 +164,51 @@ def test_the_readmes_link_to_each_other_and_have_the_same_parts():
     assert "(README.zh.md)" in english.split("\n## ")[0] and "(README.md)" in chinese.split("\n## ")[0]
     for pattern in (r"^#+ ", r"^\|", r"^- \*\*", r"```", r"!\["):
         assert len(re.findall(pattern, english, re.M)) == len(re.findall(pattern, chinese, re.M)), pattern
-    commands = [re.findall(r"```\n(.*?)```", text, re.S) for text in (english, chinese)]
-    assert [re.sub(r"#.*", "", c).split() for c in commands[0]] == [re.sub(r"#.*", "", c).split() for c in commands[1]]
+    blocks = [re.findall(r"^```\w*\n(.*?)^```$", text, re.S | re.M) for text in (english, chinese)]
+    commands = [[re.sub("#.*", "", block).split() for block in found if "─" not in block] for found in blocks]
+    assert len(commands[0]) == 6 and commands[0] == commands[1]
+
+
+SHOWN = """names => Object.fromEntries(names.map(name => {
+  const node = LiteGraph.createNode(name);
+  const word = slot => slot.label ?? slot.localized_name ?? slot.name;
+  const inputs = [...node.inputs ?? [], ...node.widgets ?? []].map(input => [input.name, word(input)]);
+  return [name, [node.title, Object.fromEntries(inputs), (node.outputs ?? []).map(word)]];
+}))"""
+OPEN = """name => {  // a page that is still starting up may put another graph in place
+  const info = document.querySelector('[data-testid=info-button]');
+  let node = app.graph.nodes.find(node => node.type === name);
+  if (info && node?.selected) { info.click(); return true; }
+  if (!node) { node = LiteGraph.createNode(name); node.pos = [200, 300]; app.graph.add(node); }
+  app.canvas.selectNode(node);
+  app.canvas.setDirty(true, true);
+  return false;
+}"""
+TRANSLATE = "([key, values]) => document.getElementById('vue-app').__vue_app__.config.globalProperties.$t(key, values)"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_page_shows_them(server, schemas, language):
+    if find_chromium() is None:
+        pytest.skip("NO CHROMIUM FOUND: the texts are not looked at on a page. Install the package chromium.")
+    texts, plot = read(language, "nodeDefs"), read(language, "main")["wan22"]["plot"]
+    with open_canvas(server.url) as canvas:
+        page = canvas.page
+        page.evaluate("async language => { await app.extensionManager.setting.set('Comfy.Locale', language) }", language)
+        try:
+            page.reload()
+            page.wait_for_function(READY, timeout=120_000)
+            for name, (title, inputs, outputs) in page.evaluate(SHOWN, list(schemas)).items():
+                assert title == texts[name]["display_name"]
+                assert inputs == {key: entry["name"] for key, entry in texts[name]["inputs"].items()}
+                for i, (word, kind) in enumerate(zip(outputs, schemas[name]["output"])):
+                    own = schemas[name]["output_name"][i] != kind  # the page has its own words for types
+                    assert not own or word == texts[name]["outputs"][str(i)]["name"]
+            said = page.evaluate(TRANSLATE, ["wan22.plot.counts", {"high": 26, "low": 14}])
+            assert said == plot["counts"].format(high=26, low=14)
+            page.wait_for_function(OPEN, arg="Wan22MoEKSampler", polling=300)
+            page.wait_for_function("document.querySelector('.node-help-content img')?.naturalWidth > 300", timeout=10_000)
+            assert page.inner_text(".node-help-content h1") == texts["Wan22MoEKSampler"]["display_name"]
+            assert page.locator(".node-help-content tbody tr").count() == len(inputs_of(schemas["Wan22MoEKSampler"]))
+        finally:
+            page.evaluate("async () => { await app.extensionManager.setting.set('Comfy.Locale', 'en') }")
