@@ -13,11 +13,12 @@ export async function loadText(fetchApi, locale) {
 
 /** The words under `key` in the page's language, with {name} replaced; the key itself where there are none. */
 export function text(key, values = {}) {
-  const found = words[language][key] ?? words.en[key] ?? key;
+  const found = words[language].plot?.[key] ?? words.en.plot?.[key] ?? key;
   return found.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
 /** The label of a combo's value. */
 export function comboLabel(value) {
-  return words[language].combos?.[value] ?? words.en.combos?.[value] ?? value;
+  const key = String(value).replaceAll(".", "_"); // ComfyUI takes dots for paths
+  return words[language].combos?.[key] ?? words.en.combos?.[key] ?? String(value);
 }

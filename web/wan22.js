@@ -145,8 +145,20 @@ function nodeById(id) {
 app.registerExtension({
   name: "Wan22.MoE",
   settings: [
-    { id: SHOW, category: ["Wan 2.2", "Plot", "Show"], name: "Show the sigma plot on the sampler, guider and plan nodes", type: "boolean", defaultValue: true },
-    { id: CLIP, category: ["Wan 2.2", "Preview", "Clip"], name: "Preview the whole clip while sampling", type: "boolean", defaultValue: true },
+    {
+      id: SHOW,
+      name: "Show the sigma plot on the sampler, guider and plan nodes",
+      tooltip: "The noise level of every step, coloured by the expert that does it. Drag the line to move the boundary.",
+      type: "boolean",
+      defaultValue: true,
+    },
+    {
+      id: CLIP,
+      name: "Preview the whole clip while sampling",
+      tooltip: "All frames of the current estimate instead of the first one alone. Takes a little time in every step.",
+      type: "boolean",
+      defaultValue: true,
+    },
   ],
   async setup() {
     await loadText((path) => api.fetchApi(path), setting("Comfy.Locale"));
