@@ -30,7 +30,7 @@ MARKERS = {
 
 Rule = tuple[str, str | Callable[[re.Match], str]]
 
-_DIT: tuple[Rule, ...] = (
+DIT: tuple[Rule, ...] = (
     (r"^condition_embedder\.(time|text)_embedder\.linear_1\.", r"\1_embedding.0."),
     (r"^condition_embedder\.(time|text)_embedder\.linear_2\.", r"\1_embedding.2."),
     (r"^condition_embedder\.time_proj\.", "time_projection.1."),
@@ -118,7 +118,7 @@ def official_names(kind: str, names: Iterable[str], source: str) -> dict[str, st
     prefix, layout = found
     table = _table(kind, layout, names)
     return {
-        _rename(name[len(prefix) :], table): name
+        rename(name[len(prefix) :], table): name
         for name in names
         if name.startswith(prefix) and name[len(prefix) :] not in NOT_PARAMETERS.get(kind, ())
     }
@@ -132,10 +132,10 @@ def _table(kind: str, layout: str, names: list[str]) -> tuple[Rule, ...]:
         return ()
     if kind == "vae":
         return _VAE22 if any(".downsampler." in name for name in names) else _VAE21
-    return {"dit": _DIT, "text_encoder": _TEXT}[kind]
+    return {"dit": DIT, "text_encoder": _TEXT}[kind]
 
 
-def _rename(name: str, table: tuple[Rule, ...]) -> str:
+def rename(name: str, table: tuple[Rule, ...]) -> str:
     for pattern, replacement in table:
         name = re.sub(pattern, replacement, name)
     return name

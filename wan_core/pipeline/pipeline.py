@@ -1,5 +1,6 @@
 """WanPipeline: from a prompt, and images, frames and masks where given, to a clip."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional, Sequence
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import describe, find_model, load_dit, load_text_encoder, load_vae
+from ..checkpoints.lora import AppliedLora, LoraReport, expert_of, holds_both, read_lora
+from ..checkpoints.read import open_weights
 from ..conditioning import KeepFirstFrame, first_frame, image_to_video, vcu
 from ..config import Preset
 from ..dit import WanDiT
@@ -60,6 +63,7 @@ class WanPipeline:
         self.high, self.low, self.vae = high, low, vae
         self.text_encoder, self.tokenizer, self.preset = text_encoder, tokenizer, preset
         self.slot = DeviceSlot(device)
+        self._loras: list[AppliedLora] = []
 
     @classmethod
     def from_pretrained(
@@ -107,6 +111,47 @@ class WanPipeline:
         device = usable_device(device or self.slot.device)
         self.slot.release()
         self.slot = DeviceSlot(device, exclusive=True)
+
+    def load_lora(self, path: str | Path, expert: Optional[str] = None, strength: float = 1.0) -> list[LoraReport]:
+        """Put a LoRA beside the weights of one expert or both; several add up. One line a report goes to the log.
+
+        Args:
+            path: a file of any trainer; see `checkpoints.lora.read_lora`.
+            expert: "high", "low" or "both"; None: as the file's name or keys say, else both.
+            strength: of the change; 0 does nothing, negative ones turn it around.
+        Returns:
+            what was applied, of each expert.
+        Raises:
+            CheckpointError: nothing in the file applies, or it was made for another base.
+            InputError: an expert that this model does not have.
+        """
+        experts = {"high": self.high} | ({"low": self.low} if self.low is not None else {})
+        if expert not in (None, "both", *experts):
+            raise InputError(f"expert is {expert!r}", " or ".join((*experts, "both")))
+        weights = open_weights(path)
+        wanted = expert or (expert_of(path) if self.low is not None and not holds_both(weights) else None)
+        chosen = {wanted: experts[wanted]} if wanted in experts else experts
+        self.slot.release()
+        before, reports = len(self._loras), []
+        try:
+            for who, model in chosen.items():
+                lora = read_lora(weights, model, who if self.low is not None else None)
+                self._loras.append(AppliedLora(model, lora, strength))
+                reports.append(self._loras[-1].report)
+                logging.getLogger(__name__).info("%s-noise expert: %s", who, reports[-1])
+        except Exception:
+            self._take_out(before)  # both experts or none
+            raise
+        return reports
+
+    def unload_loras(self) -> None:
+        """Leave both experts as they were loaded."""
+        self.slot.release()
+        self._take_out(0)
+
+    def _take_out(self, keep: int) -> None:
+        while len(self._loras) > keep:
+            self._loras.pop().remove()
 
     def __call__(
         self,

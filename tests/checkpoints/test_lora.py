@@ -1,0 +1,160 @@
+"""LoRA files of every layout against merging by hand."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from wan_core import WanPipeline
+from wan_core.checkpoints import load_dit
+from wan_core.checkpoints.lora import AppliedLora, read_lora
+from wan_core.errors import CheckpointError, InputError
+
+MODULES = ("blocks.0.self_attn.q", "blocks.1.cross_attn.o", "blocks.0.ffn.0", "blocks.1.ffn.2")
+DIFFUSERS = {
+    "blocks.0.self_attn.q": "blocks.0.attn1.to_q", "blocks.1.cross_attn.o": "blocks.1.attn2.to_out.0",
+    "blocks.0.ffn.0": "blocks.0.ffn.net.0.proj", "blocks.1.ffn.2": "blocks.1.ffn.net.2",
+}  # fmt: skip
+LAYOUTS = {  # (name of a module, of its two halves); alpha or not
+    "lightx2v": (lambda m: f"diffusion_model.{m}", "lora_down.weight", "lora_up.weight", True),
+    "peft": (lambda m: f"diffusion_model.{m}", "lora_A.weight", "lora_B.weight", False),
+    "peft with adapter": (lambda m: f"base_model.model.{m}", "lora_A.default.weight", "lora_B.default.weight", False),
+    "kohya": (lambda m: "lora_unet_" + m.replace(".", "_"), "lora_down.weight", "lora_up.weight", True),
+    "fun": (lambda m: "lora_unet__" + m.replace(".", "_"), "lora_down.weight", "lora_up.weight", True),
+    "diffusers": (lambda m: f"transformer.{DIFFUSERS[m]}", "lora_A.weight", "lora_B.weight", False),
+    "bare": (lambda m: m, "lora_A.weight", "lora_B.weight", False),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(official_folder):
+    return official_folder() / "high_noise_model"
+
+
+def halves(folder, rank=4, seed=0):
+    """module → (down, up) of random halves that fit the model."""
+    torch.manual_seed(seed)
+    state = load_dit(folder).state_dict()
+    return {m: (0.1 * torch.randn(rank, state[f"{m}.weight"].shape[1]), 0.1 * torch.randn(state[f"{m}.weight"].shape[0], rank)) for m in MODULES}
+
+
+def written(layout, parts):
+    name, down, up, alpha = LAYOUTS[layout]
+    state = {}
+    for module, (a, b) in parts.items():
+        state |= {f"{name(module)}.{down}": a, f"{name(module)}.{up}": b}
+        if alpha:
+            state[f"{name(module)}.alpha"] = torch.tensor(2.0)
+    return state, (2.0 / 4 if alpha else 1.0)
+
+
+def inputs():
+    torch.manual_seed(1)
+    return torch.randn(1, 16, 3, 4, 6), torch.tensor([700]), torch.randn(1, 5, 64)
+
+
+def merged(folder, deltas):
+    model = load_dit(folder)
+    for name, delta in deltas.items():
+        model.get_parameter(name).data = model.get_parameter(name) + delta
+    return model
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_equals_merging_by_hand(folder, layout):
+    parts = halves(folder)
+    state, scale = written(layout, parts)
+    model = load_dit(folder)
+    plain = model(*inputs())
+    applied = AppliedLora(model, read_lora(state, model), 0.7)
+    expected = merged(folder, {f"{m}.weight": 0.7 * scale * b @ a for m, (a, b) in parts.items()})(*inputs())
+    assert torch.allclose(model(*inputs()), expected, atol=1e-5) and not torch.allclose(plain, expected, atol=1e-3)
+    assert str(applied.report) == f"the state dict: {len(state)} of {len(state)} tensors applied"
+    applied.remove()
+    assert torch.equal(model(*inputs()), plain)
+
+
+def test_whole_changes_of_weights_biases_norms_modulation_and_head(folder):
+    state = load_dit(folder).state_dict()
+    keys = {
+        "blocks.0.self_attn.norm_q.weight": "blocks.0.self_attn.norm_q.diff", "blocks.1.ffn.0.bias": "blocks.1.ffn.0.diff_b",
+        "blocks.0.modulation": "blocks.0.diff_m", "head.modulation": "head.modulation.diff", "patch_embedding.weight": "patch_embedding.diff",
+        "head.head.weight": "head.head.diff", "time_embedding.0.weight": "time_embedding.0.diff",
+    }  # fmt: skip
+    torch.manual_seed(2)
+    deltas = {name: 0.1 * torch.randn_like(state[name]) for name in keys}
+    model = load_dit(folder)
+    AppliedLora(model, read_lora({f"diffusion_model.{keys[name]}": delta for name, delta in deltas.items()}, model))
+    assert torch.allclose(model(*inputs()), merged(folder, deltas)(*inputs()), atol=1e-5)
+
+
+def test_several_add_up_and_come_out_in_reverse(folder):
+    model, first, second = load_dit(folder), halves(folder, seed=3), halves(folder, seed=4)
+    plain = model(*inputs())
+    one = AppliedLora(model, read_lora(written("peft", first)[0], model))
+    with_one = model(*inputs())
+    two = AppliedLora(model, read_lora(written("peft", second)[0], model), -0.5)
+    expected = merged(folder, {f"{m}.weight": first[m][1] @ first[m][0] - 0.5 * second[m][1] @ second[m][0] for m in MODULES})
+    assert torch.allclose(model(*inputs()), expected(*inputs()), atol=1e-5)
+    two.remove()
+    assert torch.equal(model(*inputs()), with_one)
+    one.remove()
+    assert torch.equal(model(*inputs()), plain)
+
+
+def test_what_does_not_apply_is_counted_and_named(folder):
+    state = written("peft", halves(folder))[0] | {
+        "diffusion_model.blocks.9.self_attn.q.lora_A.weight": torch.zeros(4, 128), "something.else": torch.zeros(2),
+        "diffusion_model.blocks.0.self_attn.k.lora_A.weight": torch.zeros(4, 128),  # its other half is missing
+        "diffusion_model.blocks.0.cross_attn.k_img.lora_A.weight": torch.zeros(4, 128),
+    }  # fmt: skip
+    model = load_dit(folder)
+    line = str(AppliedLora(model, read_lora(state, model)).report)
+    assert line.startswith("the state dict: 8 of 12 tensors applied, 3 unknown: ") and "1 of the Wan2.1 image branch skipped" in line
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda state: {f"lora_te_{key}": value for key, value in state.items()}, "none of the 8 tensors.*applies.*lora_te"),
+    (lambda state: {key: value.new_zeros(4, 3072) if "lora_A" in key else value for key, value in state.items()}, "3072.*another base"),
+])  # fmt: skip
+def test_a_lora_of_something_else_is_refused(folder, change, message):
+    model = load_dit(folder)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=message):
+        AppliedLora(model, read_lora(change(written("peft", halves(folder))[0]), model))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()) and len(before) == len(model.state_dict())
+
+
+SMALL = dict(height=32, width=48, num_frames=5, num_inference_steps=4, seed=1)
+
+
+@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize("name, expert, changed", [
+    ("style_high_noise.safetensors", None, ["high"]), ("style_low_noise.safetensors", None, ["low"]),
+    ("style.safetensors", None, ["high", "low"]), ("style_high_noise.safetensors", "low", ["low"]), ("style.safetensors", "both", ["high", "low"]),
+])  # fmt: skip
+def test_the_pipeline_gives_it_to_the_right_expert(official_folder, folder, tmp_path, name, expert, changed, offload):
+    save_file(written("lightx2v", halves(folder))[0], tmp_path / name)
+    pipe = WanPipeline.from_pretrained(official_folder())
+    if offload:
+        pipe.enable_model_cpu_offload()
+    plain = pipe("a cat", **SMALL).latents
+    assert len(pipe.load_lora(tmp_path / name, expert, 0.5)) == len(changed)
+    has = [who for who, model in (("high", pipe.high), ("low", pipe.low)) if any("lora" in key for key in model.state_dict())]
+    assert has == changed and not torch.equal(pipe("a cat", **SMALL).latents, plain)
+    pipe.unload_loras()
+    assert torch.equal(pipe("a cat", **SMALL).latents, plain)
+
+
+def test_a_file_with_both_experts_gives_each_its_own(official_folder, folder, tmp_path):
+    first, second = (written("diffusers", halves(folder, seed=seed))[0] for seed in (5, 6))
+    save_file(first | {key.replace("transformer.", "transformer_2."): value for key, value in second.items()}, tmp_path / "pair.safetensors")
+    pipe = WanPipeline.from_pretrained(official_folder())
+    reports = pipe.load_lora(tmp_path / "pair.safetensors")
+    assert [report.applied for report in reports] == [8, 8]
+    assert torch.equal(pipe.low.blocks[0].self_attn.q.lora[0].down, second["transformer.blocks.0.attn1.to_q.lora_A.weight"])
+
+
+def test_an_expert_that_is_not_there(official_folder, tmp_path):
+    pipe = WanPipeline.from_pretrained(official_folder("ti2v-5b"))
+    with pytest.raises(InputError, match="low.*high or both"):
+        pipe.load_lora(tmp_path / "x.safetensors", "low")
