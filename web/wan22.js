@@ -27,18 +27,18 @@ function values(node, ...names) {
 const RUNS = {
   Wan22MoEKSampler(node) {
     const numbers = values(node, "steps", "shift", "solver", "schedule", "denoise", "start_at_step", "end_at_step");
-    return { sigmas: runSigmas(numbers), boundary: linked(node, "low_noise") ? widget(node, "boundary").value : null, note: "" };
+    return { sigmas: runSigmas(numbers), boundary: linked(node, "low_noise") ? (widget(node, "boundary")?.value ?? null) : null, note: "" };
   },
   Wan22MoEGuider(node) {
     const source = sigmasOf(node);
     const numbers = source?.comfyClass === "Wan22FlowSchedule" ? values(source, "steps", "shift", "denoise") : null;
-    const sigmas = numbers && runSigmas({ ...numbers, solver: `official ${widget(source, "solver").value}` });
-    const boundary = linked(node, "low_noise") ? widget(node, "boundary").value : null;
+    const sigmas = numbers && runSigmas({ ...numbers, solver: `official ${widget(source, "solver")?.value}` });
+    const boundary = linked(node, "low_noise") ? (widget(node, "boundary")?.value ?? null) : null;
     return { sigmas, boundary, note: source ? text("fromSigmas", { node: source.title }) : text("noSigmas") };
   },
   Wan22Plan(node) {
-    const sigmas = runSigmas({ ...values(node, "steps", "shift"), solver: `official ${widget(node, "solver").value}` });
-    return { sigmas, boundary: PAIRS.has(widget(node, "model").value) ? widget(node, "boundary").value : null, note: "" };
+    const sigmas = runSigmas({ ...values(node, "steps", "shift"), solver: `official ${widget(node, "solver")?.value}` });
+    return { sigmas, boundary: PAIRS.has(widget(node, "model")?.value) ? (widget(node, "boundary")?.value ?? null) : null, note: "" };
   },
 };
 
@@ -98,7 +98,8 @@ class View {
   }
 
   refresh() {
-    if (!this.node.graph) return;
+    if (!this.node.graph) return; // not on a canvas yet
+    if (this.node.graph.getNodeById(this.node.id) !== this.node) return this.stop(); // another workflow has been opened
     this.#mount();
     const run = RUNS[this.node.comfyClass](this.node), shown = setting(SHOW) !== false;
     const known = JSON.stringify([run, this.live, linked(this.node, "boundary"), shown]);
