@@ -1,4 +1,5 @@
 # make demo    sets up .venv and turns a prompt into demo.mp4
+# make demo-model    trains the demo model again, from nothing: a few hours on two CPU cores
 # make test    sets up .venv with the test tools and runs every test
 # make canvas  starts the ComfyUI it finds with this pack and small models
 
@@ -6,10 +7,13 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PROMPT ?= A red circle moves to the right
 
-.PHONY: demo test test-newest-frontend canvas clean
+.PHONY: demo demo-model test test-newest-frontend canvas clean
 
 demo: .venv/ready
 	$(PY) -m wan_core demo --prompt "$(PROMPT)" --out demo.mp4
+
+demo-model: .venv/ready
+	$(PY) -m wan_core.demo.make build/demo-model
 
 test: .venv/ready-for-tests
 	$(PY) -m pytest
@@ -34,4 +38,4 @@ canvas: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .canvas demo.mp4
+	rm -rf .venv .canvas demo.mp4 demo.png

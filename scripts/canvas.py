@@ -52,15 +52,18 @@ def server_command(comfyui: Path, base: Path, port: int) -> list[str]:
 
 
 def write_models(models: Path) -> None:
-    """The four families with random weights, and a LoRA pair."""
+    """The demo model as T2V and I2V, random weights as 5B and VACE, and a random LoRA pair."""
     from wan_core.demo.comfyui import FILES, write_comfyui_models, write_tiny_loras
+    from wan_core.demo.release import TASKS, demo_model
+    from wan_core.demo.text import CONFIG
     from wan_core.demo.tiny import write_tiny_model
 
-    for name in FILES:
+    for name in (*(name for name in FILES if name not in TASKS), *TASKS):  # the VAE and text encoder of the demo model stay
         with tempfile.TemporaryDirectory() as folder:
-            write_comfyui_models(models, write_tiny_model(folder, name), name)
+            source = demo_model(name, folder) if name in TASKS else write_tiny_model(folder, name, text_dim=CONFIG.dim)
+            write_comfyui_models(models, source, name)
             if name == "t2v-a14b":
-                write_tiny_loras(models, folder)
+                write_tiny_loras(models, source)
 
 
 def write_picture(path: Path) -> None:

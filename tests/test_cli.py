@@ -113,7 +113,7 @@ def test_inspect_of_a_folder(official_folder, capfd):
 def test_demo(tmp_path, capfd):
     out = tmp_path / "demo.mp4"
     assert main(["demo", "--out", str(out)]) == OK
-    assert read_video(out).shape == (17, 64, 96, 3) and str(out) in capfd.readouterr().out
+    assert read_video(out).shape == (17, 64, 64, 3) and str(out) in capfd.readouterr().out
 
 
 def test_every_command_and_option_is_explained(capfd):
@@ -122,7 +122,7 @@ def test_every_command_and_option_is_explained(capfd):
     shown = capfd.readouterr().out
     assert stop.value.code == 0 and "exit codes:" in shown and "examples:" in shown
     (commands,) = _parser()._subparsers._group_actions
-    assert set(commands.choices) == {"generate", "inspect", "plan", "demo"}
+    assert set(commands.choices) == {"generate", "inspect", "plan", "demo", "train"}
     assert {choice.dest for choice in commands._choices_actions if choice.help} == set(commands.choices)
     for command in commands.choices.values():
         assert command.description and all(action.help for action in command._actions)

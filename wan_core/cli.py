@@ -1,4 +1,4 @@
-"""Command line: python -m wan_core generate | inspect | plan | demo."""
+"""Command line: python -m wan_core generate | inspect | plan | demo | train."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ from typing import Optional, Sequence
 
 from .config import PRESETS
 from .errors import CheckpointError, InputError, WanError
+from .training.arguments import add_parsers
 
 OK, FAILED, BAD_INPUT, BAD_MODEL, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -100,12 +101,20 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser(
         "demo", help="make a clip with a tiny built-in model: no download, no GPU",
-        description="Run the whole path with a tiny two-expert model. Its weights are random for now: expect noise.",
+        description="Turn a sentence into a clip with the tiny trained two-expert model that ships with the pack. It knows "
+        "circles, squares, triangles and crosses in six colours that move, or stay, on a plain background.",
     )  # fmt: skip
-    demo.add_argument("--prompt", default="A red circle moves to the right", help="default: %(default)s")
+    demo.add_argument("--prompt", default="A red circle moves to the right", help="in English or Chinese (default: %(default)s)")
+    demo.add_argument("--image", metavar="FILE", help="first frame: use the image-to-video pair")
     demo.add_argument("--out", default="demo.mp4", help="the mp4 to write (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     demo.set_defaults(run=_demo)
+
+    train = commands.add_parser(
+        "train", help="train a VAE, an expert or a LoRA on a folder of clips",
+        description="Train on a folder of clips. A run can be stopped and continued with the same command. See docs/training.md.",
+    )  # fmt: skip
+    add_parsers(train)
     return parser
 
 
@@ -216,17 +225,21 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .demo.tiny import tiny_preset, write_tiny_model
+    import torch
+
+    from .demo.release import DEMO_NUMBERS, demo_model
+    from .demo.sheet import save_sheet
     from .pipeline import WanPipeline
     from .pipeline.request import Request
+    from .video import read_video
 
-    preset = tiny_preset("t2v-a14b")
-    numbers = {
-        "width": preset.width, "height": preset.height, "num_frames": preset.frames, "num_inference_steps": preset.steps
-    }  # fmt: skip
-    arguments = {"prompt": options.prompt, "seed": options.seed, **numbers}
-    request = Request.resolve(preset, **arguments)
+    task = "i2v-a14b" if options.image else "t2v-a14b"
+    arguments = {"prompt": options.prompt, "seed": options.seed, "image": options.image, **DEMO_NUMBERS}
+    request = Request.resolve(PRESETS[task], options.prompt, seed=options.seed, **DEMO_NUMBERS)
     _check_output(request, options.out)
     with tempfile.TemporaryDirectory() as folder:
-        pipe = WanPipeline.from_pretrained(write_tiny_model(folder))
-        return _run(pipe, request, options.out, arguments)
+        pipe = WanPipeline.from_pretrained(demo_model(task, folder), torch_dtype=torch.float32)
+        code = _run(pipe, request, options.out, arguments)
+    sheet = save_sheet(read_video(options.out), Path(options.out).with_suffix(".png"))
+    print(sheet.resolve())
+    return code

@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Sequence
 
 import sentencepiece
 import torch
@@ -31,28 +32,29 @@ _CORPUS = (
 )
 
 
-def tiny_preset(name: str) -> Preset:
+def tiny_preset(name: str, text_dim: int = 64) -> Preset:
     """The preset `name` with every width cut down; tasks, channels, strides and defaults stay."""
     preset = PRESETS[name]
     layers = 4 if preset.dit.vace_layers else 2
     dit = replace(
-        preset.dit, dim=128, ffn_dim=192, heads=1, layers=layers, text_dim=64,
+        preset.dit, dim=128, ffn_dim=192, heads=1, layers=layers, text_dim=text_dim,
         vace_layers=tuple(range(0, layers, 2)) if preset.dit.vace_layers else (),
     )  # fmt: skip
     vae = VAEConfig(dim=8, decoder_dim=8) if preset.vae.version == "2.1" else VAEConfig.wan22(8, 8)
-    text = TextConfig(dim=64, dim_attn=64, ffn_dim=96, heads=4, layers=2, vocab=384)
+    text = TextConfig(dim=text_dim, dim_attn=text_dim, ffn_dim=96, heads=4, layers=2, vocab=384)
     return replace(preset, dit=dit, vae=vae, text=text, width=96, height=64, frames=17, steps=8)
 
 
-def write_tiny_model(folder: str | Path, name: str = "t2v-a14b", seed: int = 0) -> Path:
+def write_tiny_model(folder: str | Path, name: str = "t2v-a14b", seed: int = 0, text_dim: int = 64) -> Path:
     """Write a random model of the family `name` and return its folder, laid out like an official release.
 
     Args:
         folder: created where missing.
         name: one of `wan_core.config.PRESETS`.
         seed: of the random weights.
+        text_dim: width of the text encoder.
     """
-    folder, preset = Path(folder), tiny_preset(name)
+    folder, preset = Path(folder), tiny_preset(name, text_dim)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         experts = ("high_noise_model", "low_noise_model") if preset.two_experts else ("",)
@@ -90,12 +92,18 @@ def write_expert(folder: Path, model: WanDiT, preset: Preset) -> None:
     (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
 
-def train_tokenizer(vocab: int) -> bytes:
-    """A small sentencepiece model with umT5's special ids: pad 0, end of sequence 1, unknown 2."""
+def train_tokenizer(vocab: int, corpus: Sequence[str] = _CORPUS, words: Sequence[str] = ()) -> bytes:
+    """A small sentencepiece model with umT5's special ids: pad 0, end of sequence 1, unknown 2.
+
+    Args:
+        vocab: most pieces it may have.
+        words: pieces that it has in any case, such as Chinese words, which no space sets apart.
+    """
     model = BytesIO()
     sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(_CORPUS), model_writer=model, vocab_size=vocab, hard_vocab_limit=False,
+        sentence_iterator=iter(corpus), model_writer=model, vocab_size=vocab, hard_vocab_limit=False,
         character_coverage=1.0, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+        user_defined_symbols=list(words),
     )  # fmt: skip
     return model.getvalue()
 

@@ -1,0 +1,70 @@
+import random
+
+import pytest
+from safetensors.torch import load_file
+
+from wan_core.checkpoints import load_dit, load_vae
+from wan_core.cli import BAD_INPUT, BAD_MODEL, OK, main
+from wan_core.demo.clips import SCENES, clip
+from wan_core.demo.text import captions
+from wan_core.video import export_to_video
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    chance = random.Random(0)
+    for k, scene in enumerate(chance.sample(SCENES, 2)):
+        video = clip(scene, chance)[0]
+        export_to_video((video.permute(1, 2, 3, 0) + 1) / 2, folder / f"{k}.mp4")
+        (folder / f"{k}.txt").write_text("\n".join(captions(scene)), "utf-8")
+    return folder
+
+
+NUMBERS = ["--width", "32", "--height", "32", "--frames", "5", "--steps", "2", "--batch", "1"]
+
+
+@pytest.mark.parametrize("model", ["t2v-a14b", "i2v-a14b"])
+def test_an_expert(official_folder, clips, tmp_path, model):
+    arguments = ["train", "expert", str(official_folder(model)), str(clips), "--out", str(tmp_path), "--expert", "low", *NUMBERS]
+    assert main(arguments) == OK
+    trained = load_dit(tmp_path / "expert_low.safetensors")
+    assert trained.config.in_channels == (36 if model == "i2v-a14b" else 16)
+    assert main(arguments) == OK  # the encoded clips are read again
+
+
+def test_a_lora(official_folder, clips, tmp_path, capfd):
+    arguments = ["train", "lora", str(official_folder()), str(clips), "--out", str(tmp_path), "--expert", "high", "--rank", "2"]
+    assert main([*arguments, *NUMBERS]) == OK
+    assert "lora_high.safetensors" in capfd.readouterr().out
+    state = load_file(tmp_path / "lora_high.safetensors")
+    assert state["diffusion_model.blocks.0.self_attn.q.lora_down.weight"].shape == (2, 128)
+
+
+def test_a_vae(clips, tmp_path, capfd):
+    arguments = ["--dim", "4", "--frames", "5", "--side", "32", "--steps", "4", "--batch", "1", "--gan-from", "3"]
+    assert main(["train", "vae", str(clips), "--out", str(tmp_path), *arguments]) == OK
+    assert "perceptual term: " in capfd.readouterr().out
+    assert load_vae(tmp_path / "vae.safetensors").config.dim == 4
+
+
+@pytest.mark.parametrize("change, code, message", [
+    (["--expert", "all"], BAD_INPUT, "high or low"),
+    (["--frames", "6"], BAD_INPUT, "5 or 9"),
+    (["--frames", "21"], BAD_INPUT, "has 17 frames"),
+    (["--steps", "0"], BAD_INPUT, "--steps is 0"),
+    (["--boundary", "2"], BAD_INPUT, "boundary is 2.0"),
+])  # fmt: skip
+def test_what_is_wrong_is_said(official_folder, clips, tmp_path, capfd, change, code, message):
+    arguments = ["train", "expert", str(official_folder()), str(clips), "--out", str(tmp_path), "--expert", "low"]
+    assert main([*arguments, *NUMBERS, *change]) == code
+    assert message in capfd.readouterr().err
+
+
+def test_clips_need_captions(official_folder, tmp_path, capfd):
+    arguments = ["train", "expert", str(official_folder()), str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--expert", "low"]
+    assert main(arguments) == BAD_MODEL
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.png").write_bytes(b"")
+    assert main(arguments) == BAD_INPUT
+    assert "a.png has no caption" in capfd.readouterr().err

@@ -1,0 +1,108 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from wan_core.config import DiTConfig
+from wan_core.dit import WanDiT
+from wan_core.errors import CheckpointError, InputError
+from wan_core.flow import interpolate, training_timesteps
+from wan_core.training.expert import NoiseRange, Samples, expert_loss, new_expert, pad, start_from, train_expert
+from wan_core.training.lora import add_lora, lora_state
+from wan_core.training.run import RunConfig, TrainingRun
+
+CONFIG = DiTConfig(dim=128, ffn_dim=64, heads=1, layers=2, text_dim=16)
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(4, 16, 2, 4, 4, generator=generator)
+    texts = [torch.randn(n, 16, generator=generator) for n in (1, 3, 5, 2, 4, 6)]
+    return Samples(latents, texts, [[2], [3], [4], [5]], [0, 1])
+
+
+def test_noise_is_restricted_to_the_experts_range(data, monkeypatch):
+    seen = []
+
+    def model(x, t, text, y=None):
+        seen.extend(t.tolist())
+        return torch.zeros_like(x)
+
+    for expert, low, high in (("high", 875, 1000), ("low", 0, 875), ("all", 0, 1000)):
+        seen.clear()
+        for seed in range(30):
+            expert_loss(model, data.latents, data.texts[0], None, NoiseRange.of(expert, 0.875, 5.0), torch.Generator().manual_seed(seed))
+        assert low <= min(seen) and max(seen) <= high and max(seen) - min(seen) > 0.9 * (high - low)
+    with pytest.raises(InputError, match="high, low or all"):
+        NoiseRange.of("middle", 0.9, 5.0)
+
+
+def test_the_exact_velocity_has_no_loss(data):
+    generator = torch.Generator().manual_seed(5)
+
+    class Exact:
+        def __call__(self, x, t, text, y=None):
+            sigma = (t / 1000).view(-1, 1, 1, 1, 1)
+            return (x - data.latents) / sigma  # noise − x0, from x = (1 − σ)·x0 + σ·noise
+
+    assert expert_loss(Exact(), data.latents, None, None, NoiseRange(0.2, 1.0), generator) < 1e-8
+
+
+def test_an_expert_overfits_one_clip(tmp_path, data):
+    flat = data.latents[:1, :, :1, :1, :1].expand(1, 16, 2, 4, 4)
+    one = replace(data, latents=flat, text_of=data.text_of[:1])
+    model = new_expert(CONFIG, 0)
+    run = TrainingRun(tmp_path, {"dit": model}, RunConfig(steps=200, rate=3e-3, warmup=10, ema=0.95))
+    train_expert(model, one, NoiseRange(0.0, 1.0), run, 8)
+    noise, sigma = torch.randn(1, 16, 2, 4, 4), torch.tensor([0.9])
+    velocity = model(interpolate(one.latents, noise, sigma), training_timesteps(sigma), one.texts[2][None])
+    clean = interpolate(one.latents, noise, sigma) - 0.9 * velocity
+    assert (clean - one.latents).square().mean() < 0.1 * flat.var()
+
+
+def test_padding_a_batch_of_texts_changes_nothing(data):
+    model = new_expert(CONFIG, 0)
+    torch.nn.init.normal_(model.head.head.weight, std=0.02)
+    x, t = data.latents[:2], torch.tensor([500.0, 500.0])
+    together = model(x, t, pad([data.texts[1], data.texts[5]]))
+    torch.testing.assert_close(together[:1], model(x[:1], t[:1], data.texts[1][None]), atol=1e-5, rtol=1e-4)
+
+
+def test_image_to_video_starts_as_text_to_video(data):
+    source = new_expert(CONFIG, 0)
+    torch.nn.init.normal_(source.head.head.weight, std=0.02)
+    wider = start_from(WanDiT(replace(CONFIG, in_channels=36)), source.state_dict())
+    x, t, text = data.latents, torch.full((4,), 900.0), data.texts[1][None].expand(4, -1, -1)
+    torch.testing.assert_close(wider(x, t, text, y=torch.randn(4, 20, 2, 4, 4)), source(x, t, text))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        start_from(WanDiT(replace(CONFIG, layers=3)), source.state_dict())
+
+
+def test_some_texts_stand_for_no_prompt(data):
+    generator = torch.Generator().manual_seed(0)
+    drawn = data.draw_texts([0] * 2000, generator)
+    assert set(drawn) == {0, 1, 2} and 0.06 < sum(k < 2 for k in drawn) / 2000 < 0.14
+
+
+def test_lora_starts_without_effect_and_merges_as_it_is_written(tmp_path, data):
+    model = new_expert(CONFIG, 0)
+    torch.nn.init.normal_(model.head.head.weight, std=0.02)
+    x, t, text = data.latents, torch.full((4,), 900.0), data.texts[1][None].expand(4, -1, -1)
+    before = model(x, t, text)
+    frozen = {name: p.clone() for name, p in model.named_parameters()}
+    add_lora(model, rank=4, alpha=2.0)
+    torch.testing.assert_close(model(x, t, text), before)
+    train_expert(model, data, NoiseRange(0.0, 1.0), TrainingRun(tmp_path, {"dit": model}, RunConfig(steps=20, rate=1e-2, warmup=2)), 4)
+    after, state = model(x, t, text), lora_state(model)
+    assert (after - before).abs().max() > 1e-3
+    merged = WanDiT(CONFIG)
+    weights = dict(frozen)
+    for name in {key.rsplit(".", 2)[0] for key in state if key.endswith("lora_up.weight")}:
+        up, down, alpha = (state[f"{name}.{part}"] for part in ("lora_up.weight", "lora_down.weight", "alpha"))
+        weights[name.removeprefix("diffusion_model.") + ".weight"] += alpha / len(down) * up @ down
+    assert len(state) == 3 * 10 * CONFIG.layers
+    merged.load_state_dict(weights)
+    torch.testing.assert_close(merged(x, t, text), after, atol=1e-5, rtol=1e-4)
+    with pytest.raises(InputError, match="without LoRA"):
+        lora_state(merged)

@@ -1,0 +1,129 @@
+"""The demo model's transformers: a base with its text encoder, a single model for each task, then the two pairs of experts."""
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..conditioning import image_to_video
+from ..config import PRESETS, DiTConfig
+from ..dit import WanDiT
+from ..text import UMT5, Tokenizer
+from ..training.expert import NoiseRange, Samples, expert_loss, new_expert, start_from, train_expert
+from ..training.run import RunConfig, TrainingRun
+from ..vae import WanVAE
+from .clips import FRAMES, SCENES, clip
+from .text import UNCONDITIONAL, captions, encode, encode_together, new_encoder
+
+CONFIG = DiTConfig(dim=128, ffn_dim=256, heads=1, layers=4, text_dim=128)
+CLIPS, IMAGE_CLIPS = 2000, 1000  # training clips of the text-to-video and of the image-to-video pair
+BATCH = 32
+BASE = RunConfig(3000, 2e-3, 100, seed=11, autocast=True)
+BASE_STOP = 1500  # the experts go on from the averaged weights, each with a schedule of its own
+BASE_LEVELS = NoiseRange(0.0, 1.0, shift=5.0)
+TRAIN_SCENES = tuple(scene for scene in SCENES if not scene.held_out)
+
+
+@dataclass(frozen=True)
+class ExpertStage:
+    """One run: which model of which preset, its range of noise, what it starts from, where it is stopped."""
+
+    name: str
+    preset: str
+    expert: str
+    run: RunConfig
+    shift: float
+    start: str
+    until: int | None = None
+
+    @property
+    def levels(self) -> NoiseRange:
+        return NoiseRange.of(self.expert, PRESETS[self.preset].boundary, self.shift)
+
+
+# Both pairs come from single models over all noise levels, which learn what the experts share only once. With the first
+# frame given, a small model learns within a thousand steps to carry an object through time; without it, it did not in
+# four thousand. So text-to-video starts from image-to-video.
+T2V, I2V = "t2v-a14b", "i2v-a14b"
+_I2V_RUN = RunConfig(6000, 1.5e-3, 20, seed=60, autocast=True)
+STAGES = (
+    ExpertStage("start", T2V, "low", RunConfig(2400, 1.5e-3, 50, seed=13, autocast=True), 3.0, "base", until=2000),
+    ExpertStage("i2v-all", I2V, "all", _I2V_RUN, 5.0, "start", until=3000),
+    ExpertStage("t2v-all", T2V, "all", RunConfig(8000, 1.5e-3, 20, seed=60, autocast=True), 5.0, "i2v-all"),
+    ExpertStage("i2v-all", I2V, "all", _I2V_RUN, 5.0, "start"),  # goes on where it was stopped
+    ExpertStage("t2v-high", T2V, "high", RunConfig(1500, 3e-4, 20, seed=60, autocast=True), 12.0, "t2v-all"),
+    ExpertStage("t2v-low", T2V, "low", RunConfig(1500, 3e-4, 20, seed=60, autocast=True), 3.0, "t2v-all"),
+    ExpertStage("i2v-high", I2V, "high", RunConfig(1000, 3e-4, 20, seed=60, autocast=True), 5.0, "i2v-all"),
+    ExpertStage("i2v-low", I2V, "low", RunConfig(1000, 3e-4, 20, seed=60, autocast=True), 3.0, "i2v-all"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The training clips, encoded once. `scene` is a position in TRAIN_SCENES; first frames (N, 3, H, W) uint8."""
+
+    latents: Tensor
+    scene: list[int]
+    first: Tensor
+
+
+@torch.no_grad()
+def encode_clips(vae: WanVAE, file: Path, seed: int = 21) -> Encoded:
+    """Draw and encode the training clips, or read them from `file`."""
+    if not file.is_file():
+        chance, latents, firsts = random.Random(seed), [], []
+        scenes = [k % len(TRAIN_SCENES) for k in range(CLIPS)]
+        for start in range(0, CLIPS, 16):
+            videos = torch.stack([clip(TRAIN_SCENES[k], chance)[0] for k in scenes[start : start + 16]])
+            latents.append(vae.encode(videos))
+            firsts.append(((videos[:, :, 0] + 1) * 127.5).round().byte())
+        torch.save({"latents": torch.cat(latents), "scene": scenes, "first": torch.cat(firsts)}, file)
+    return Encoded(**torch.load(file, weights_only=True))
+
+
+def train_base(encoded: Encoded, tokenizer: Tokenizer, folder: Path) -> tuple[WanDiT, UMT5]:
+    """One transformer over all noise levels, together with the text encoder."""
+    model, encoder = new_expert(CONFIG, seed=2), new_encoder(seed=3)
+    tokens = [[tokenizer(text)[0][0] for text in captions(scene)] for scene in TRAIN_SCENES]
+    nothing = [tokenizer(text)[0][0] for text in UNCONDITIONAL]
+    run = TrainingRun(folder / "base", {"dit": model, "text": encoder}, BASE)
+
+    def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        chance = run.chance()
+        clips = [chance.randrange(len(encoded.latents)) for _ in range(BATCH)]
+        ids = [chance.choice(nothing if chance.random() < 0.1 else tokens[encoded.scene[k]]) for k in clips]
+        text = encode_together(encoder, ids)
+        return {"loss": expert_loss(model, encoded.latents[clips], text, None, BASE_LEVELS, generator)}
+
+    run.train(losses, BASE_STOP)
+    run.use_average()
+    return model, encoder
+
+
+@torch.no_grad()
+def samples(encoded: Encoded, encoder: UMT5, tokenizer: Tokenizer) -> Samples:
+    """The clips with their captions as the frozen text encoder reads them."""
+    sentences = [captions(scene) for scene in TRAIN_SCENES]
+    texts = encode(encoder, tokenizer, [*UNCONDITIONAL, *(text for group in sentences for text in group)])
+    each, first = len(sentences[0]), len(UNCONDITIONAL)
+    of_scene = [range(first + k * each, first + (k + 1) * each) for k in range(len(sentences))]
+    return Samples(encoded.latents, texts, [of_scene[k] for k in encoded.scene], range(first))
+
+
+@torch.no_grad()
+def with_images(data: Samples, encoded: Encoded, vae: WanVAE) -> Samples:
+    """The same clips with the condition that image-to-video makes of their first frames."""
+    images = encoded.first[:IMAGE_CLIPS].float() / 127.5 - 1
+    y = torch.cat([image_to_video(vae, image, FRAMES) for image in images])
+    return replace(data, latents=data.latents[:IMAGE_CLIPS], text_of=data.text_of[:IMAGE_CLIPS], y=y)
+
+
+def train_stage(stage: ExpertStage, data: Samples, start: dict[str, Tensor], folder: Path) -> WanDiT:
+    """One stage, from the weights `start`."""
+    config = replace(CONFIG, in_channels=PRESETS[stage.preset].dit.in_channels)
+    model = start_from(new_expert(config, seed=2), start)
+    run = TrainingRun(folder / stage.name, {"dit": model}, stage.run)
+    train_expert(model, data, stage.levels, run, BATCH, stage.until)
+    return model

@@ -1,0 +1,1 @@
+"""Training: the VAE, an expert, and LoRA."""

@@ -1,0 +1,150 @@
+"""Training a transformer: flow matching on cached latents and texts, within one expert's range of noise levels."""
+
+import math
+from dataclasses import dataclass
+from typing import Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..config import DiTConfig
+from ..dit import WanDiT
+from ..errors import CheckpointError, InputError
+from ..flow import draw_sigmas, flow_loss, interpolate, training_timesteps
+from ..shapes import real_number
+from .run import TrainingRun
+
+UNCONDITIONAL = 0.1  # share of samples whose text is replaced, for guidance (arXiv 2207.12598)
+
+
+@dataclass(frozen=True)
+class NoiseRange:
+    """Noise levels σ that a model is trained on: shifted-uniform within [low, high]."""
+
+    low: float = 0.0
+    high: float = 1.0
+    shift: float = 5.0
+
+    @classmethod
+    def of(cls, expert: str, boundary: float, shift: float) -> "NoiseRange":
+        """Of the "high" or the "low" expert of a pair, or "all" of a single model.
+
+        Raises:
+            InputError: another word, or a boundary outside (0, 1).
+        """
+        real_number("boundary", boundary, 0, 1)
+        ranges = {"high": (boundary, 1.0), "low": (0.0, boundary), "all": (0.0, 1.0)}
+        if expert not in ranges:
+            raise InputError(f"the expert {expert!r}", "high, low or all")
+        return cls(*ranges[expert], shift)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A data set, encoded once.
+
+    Attributes:
+        latents: (N, z, T', h, w) normalised.
+        texts: embeddings (n_k, text_dim); n varies.
+        text_of: for each clip the texts that describe it, as positions in `texts`.
+        unconditional: positions of the texts that stand for "no prompt", such as "" and the default negative prompt.
+        y: conditions (N, 20, T', h, w) of an image-to-video model.
+    """
+
+    latents: Tensor
+    texts: Sequence[Tensor]
+    text_of: Sequence[Sequence[int]]
+    unconditional: Sequence[int]
+    y: Optional[Tensor] = None
+
+    def __post_init__(self):
+        if not len(self.latents) or len(self.latents) != len(self.text_of):
+            raise InputError(f"{len(self.latents)} clips with texts for {len(self.text_of)}", "at least one clip, each with texts")
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+        """x0 (B, z, T', h, w), text (B, n, text_dim) padded with zeros, y or None."""
+        clips = torch.randint(len(self.latents), (count,), generator=generator).tolist()
+        return self.latents[clips], pad(self._text(clips, generator)), None if self.y is None else self.y[clips]
+
+    def _text(self, clips: list[int], generator: torch.Generator) -> list[Tensor]:
+        return [self.texts[place] for place in self.draw_texts(clips, generator)]
+
+    def draw_texts(self, clips: Sequence[int], generator: torch.Generator) -> list[int]:
+        """One text for each clip, or, for a share of them, one that stands for no prompt."""
+        drop, which = torch.rand(2, len(clips), generator=generator).tolist()
+        choices = [self.unconditional if d < UNCONDITIONAL else self.text_of[k] for d, k in zip(drop, clips)]
+        return [choice[int(w * len(choice))] for choice, w in zip(choices, which)]
+
+
+def pad(texts: Sequence[Tensor]) -> Tensor:
+    """Embeddings (n_k, D) → (B, n, D); the zeros are what the model pads with itself."""
+    return nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
+
+
+def expert_loss(
+    model: WanDiT, x0: Tensor, text: Tensor, y: Optional[Tensor], levels: NoiseRange, generator: torch.Generator
+) -> Tensor:
+    """Flow-matching loss of a batch at random noise levels within the range."""
+    sigma = draw_sigmas(len(x0), levels.shift, levels.low, levels.high, generator)
+    noise = torch.randn(x0.shape, generator=generator)
+    sigma, noise = sigma.to(x0.device), noise.to(x0)
+    return flow_loss(model(interpolate(x0, noise, sigma), training_timesteps(sigma), text, y=y), x0, noise)
+
+
+def train_expert(model: WanDiT, samples: Samples, levels: NoiseRange, run: TrainingRun, batch: int, until: Optional[int] = None) -> None:
+    """Run or continue the training of one transformer (or of the LoRA in it); it ends with the averaged weights."""
+    device = model.patch_embedding.weight.device
+
+    def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        x0, text, y = samples.draw(batch, generator)
+        y = None if y is None else y.to(device)
+        return {"loss": expert_loss(model, x0.to(device), text.to(device), y, levels, generator)}
+
+    run.train(losses, until)
+    run.use_average()
+
+
+@torch.no_grad()
+def initialise(model: WanDiT, generator: torch.Generator) -> WanDiT:
+    """Initial weights of the official code. Source: Wan2.2 wan/modules/model.py init_weights."""
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv3d)):
+            weight = module.weight
+            bound = math.sqrt(6 / (weight[0].numel() + weight.shape[0]))
+            weight.copy_((torch.rand(weight.shape, generator=generator) * 2 - 1) * bound)
+            module.bias.zero_()
+            if name.startswith(("text_embedding", "time_embedding")):
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.02)
+    model.head.head.weight.zero_()
+    for name, p in model.named_parameters():
+        if name.endswith("modulation"):
+            p.copy_(torch.randn(p.shape, generator=generator) * p.shape[-1] ** -0.5)
+    return model
+
+
+def new_expert(config: DiTConfig, seed: int) -> WanDiT:
+    """A transformer to train from nothing."""
+    return initialise(WanDiT(config), torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def start_from(model: WanDiT, state: dict[str, Tensor]) -> WanDiT:
+    """Copy another transformer's weights; input channels that it does not have start at zero, others are left behind.
+
+    So the low-noise expert starts from a single model or from the other expert, an image-to-video model (36
+    channels) from a text-to-video one (16), and the other way round.
+    Raises:
+        CheckpointError: another architecture.
+    """
+    own = model.state_dict()
+    for name, value in own.items():
+        given = state.get(name)
+        if given is None or (given.shape != value.shape and name != "patch_embedding.weight"):
+            raise CheckpointError(f"a checkpoint whose {name} does not fit", f"shape {tuple(value.shape)}")
+        if given.shape[1:] != value.shape[1:]:
+            shared = min(given.shape[1], value.shape[1])
+            value.zero_()
+            value[:, :shared] = given[:, :shared]
+        else:
+            value.copy_(given)
+    return model

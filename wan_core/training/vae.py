@@ -1,0 +1,160 @@
+"""Training the video VAE: first on single frames, then on clips."""
+
+import math
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import VAEConfig
+from ..vae import WanVAE
+from ..vae.layers import AttentionBlock, FeatureCache, ResidualBlock, Upsample
+from ..vae.losses import PatchDiscriminator, kl_to_normal, perceptual_loss, weighted_l1
+from ..vae.streaming import regroup
+
+Batch = tuple[Tensor, Optional[Tensor]]  # video (B, 3, T, H, W) in [-1, 1], weight (B, 1, T, H, W) or None
+
+
+class Conv3d(nn.Conv3d):
+    """Also convolves the first frame of a video alone, without the taps that see only zeros: a third of the work."""
+
+    def first_frame(self, x: Tensor) -> Tensor:  # x (B, C, 1, H, W)
+        return F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, padding=self.padding[1:]).unsqueeze(2)
+
+
+class TrainingOps:
+    """Layer factories for training."""
+
+    Conv2d, Conv3d, Linear = nn.Conv2d, Conv3d, nn.Linear
+
+
+@torch.no_grad()
+def initialise(vae: WanVAE, generator: torch.Generator) -> WanVAE:
+    """Start as a near-linear image model, which learns flat colour within a few hundred steps.
+
+    - Weights keep the variance of what passes (torch's default shrinks it threefold a layer, until the channel-wise
+      RMS norm sees little but biases).
+    - Every residual branch starts at zero; only the present frame's tap of a causal convolution does not.
+    - The first convolutions have a bias, so the norms see a constant next to the signal and keep its magnitude.
+    - Temporal upsampling starts by repeating frames, downsampling by keeping the last one.
+    """
+    for name, module in vae.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            weight = module.weight
+            fan_in = weight[0].numel() / (weight.shape[2] if weight.ndim == 5 else 1)
+            values = torch.randn(weight.shape, generator=generator) / math.sqrt(fan_in)
+            if weight.ndim == 5:
+                values[:, :, :-1] *= 0.1
+            weight.copy_(values)
+            module.bias.zero_()
+    for module in vae.modules():
+        if isinstance(module, ResidualBlock):
+            module.residual["6"].weight.zero_()
+        elif isinstance(module, AttentionBlock):
+            module.proj.weight.zero_()
+        elif hasattr(module, "time_conv"):
+            weight = module.time_conv.weight  # (C or 2C, C, 3, 1, 1)
+            weight.mul_(0.1)
+            repeats = 2 if isinstance(module, Upsample) else 1
+            weight[:, :, -1, 0, 0].add_(torch.eye(weight.shape[1]).repeat(repeats, 1))
+    for part in (vae.encoder, vae.decoder):
+        part.conv1.bias.copy_(torch.randn(part.conv1.bias.shape, generator=generator))
+    z = vae.config.z_channels
+    vae.conv1.weight.copy_(torch.eye(2 * z).view(2 * z, 2 * z, 1, 1, 1))
+    vae.conv1.bias[z:] = -4.0  # start almost without noise
+    vae.conv2.weight.copy_(torch.eye(z).view(z, z, 1, 1, 1))
+    vae.encoder.head["2"].weight[z:].mul_(0.1)
+    return vae
+
+
+def moments(vae: WanVAE, video: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of the posterior, each (B, z, T', h, w), not normalised."""
+    cache: FeatureCache = {}
+    parts = [vae.conv1(vae.encoder(chunk, cache)) for chunk in regroup([video])]
+    mean, logvar = torch.cat(parts, dim=2).float().chunk(2, dim=1)
+    return mean, logvar.clamp(-20, 10)
+
+
+def reconstruct(vae: WanVAE, z: Tensor) -> Tensor:
+    """Latents that are not normalised → video, not clamped: a clamp has no gradient outside [-1, 1]."""
+    cache: FeatureCache = {}
+    return torch.cat([vae.decoder(vae.conv2(part), cache) for part in z.split(1, dim=2)], dim=2).float()
+
+
+@dataclass(frozen=True)
+class VAELossWeights:
+    """L1 has weight 1. `gan_from`: the step at which the discriminator joins; None: never."""
+
+    kl: float = 1e-3
+    perceptual: float = 0.5
+    gan: float = 0.02
+    gan_from: Optional[int] = None
+
+
+class VAELoss(nn.Module):
+    """The hybrid loss of one batch. `perceptual` says which perceptual term runs: "lpips" or "edge"."""
+
+    def __init__(self, weights: VAELossWeights = VAELossWeights()):
+        super().__init__()
+        self.weights = weights
+        self.perceptual, self.perceptual_loss = perceptual_loss()
+        self.discriminator = PatchDiscriminator() if weights.gan_from is not None else None
+        if self.discriminator is not None:
+            self.optimiser = torch.optim.AdamW(self.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.9))
+
+    def forward(self, vae: WanVAE, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        video, weight = batch
+        mean, logvar = moments(vae, video)
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        decoded = reconstruct(vae, mean + noise * (0.5 * logvar).exp())
+        losses = {
+            "l1": weighted_l1(decoded, video, weight), "kl": kl_to_normal(mean, logvar),
+            self.perceptual: self.perceptual_loss(decoded, video),
+        }  # fmt: skip
+        w = self.weights
+        losses["loss"] = losses["l1"] + w.kl * losses["kl"] + w.perceptual * losses[self.perceptual]
+        if w.gan_from is not None and step >= w.gan_from:
+            losses["gan"] = self._adversarial(video, decoded)
+            losses["loss"] = losses["loss"] + w.gan * losses["gan"]
+        return losses
+
+    def _adversarial(self, video: Tensor, decoded: Tensor) -> Tensor:
+        """One step of the discriminator, then the decoder's term."""
+        self.discriminator.to(video.device).requires_grad_(True)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.discriminator.discriminator_loss(video, decoded).backward()
+        self.optimiser.step()
+        self.discriminator.requires_grad_(False)
+        return self.discriminator.generator_loss(decoded)
+
+
+def new_vae(config: VAEConfig, seed: int) -> WanVAE:
+    """A VAE to train from nothing."""
+    return initialise(WanVAE(config, TrainingOps), torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def normalise_latents(vae: WanVAE, batches: Callable[[int], Tensor], count: int) -> None:
+    """Give the latents the mean and deviation that the config states, without changing what the VAE reconstructs.
+
+    The first and the last 1×1 convolution around the latents (`conv1`, `conv2`) take up the scale and the offset, so a
+    file of this VAE needs no statistics of its own.
+
+    Args:
+        batches: n → video (B, 3, T, H, W); `count` of them are measured.
+    """
+    measured = [moments(vae, batches(n)) for n in range(count)]
+    mean = torch.cat([m.transpose(0, 1).flatten(1) for m, _ in measured], dim=1)
+    noise = torch.cat([v.exp().transpose(0, 1).flatten(1) for _, v in measured], dim=1).mean(1)
+    deviation = (mean.var(dim=1) + noise).sqrt()
+    scale = torch.tensor(vae.config.std).to(mean) / deviation
+    offset = torch.tensor(vae.config.mean).to(mean) - scale * mean.mean(dim=1)
+    z = vae.config.z_channels
+    vae.conv1.weight[:z].mul_(scale.view(-1, 1, 1, 1, 1))
+    vae.conv1.bias[:z].mul_(scale).add_(offset)
+    vae.conv1.bias[z:].add_(2 * scale.log())
+    matrix = vae.conv2.weight[:, :, 0, 0, 0] / scale
+    vae.conv2.bias.sub_(matrix @ offset)
+    vae.conv2.weight.copy_(matrix.view(z, z, 1, 1, 1))
