@@ -8,6 +8,7 @@ from typing import NamedTuple
 import comfy.conds
 import comfy.latent_formats
 import comfy.ldm.common_dit
+import comfy.lora
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -179,6 +180,26 @@ class _Adapted:
             self, model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=HostDiT
         )
         self.image_to_video = config.out_channels == 48 or config.in_channels == 36
+
+    @property
+    def current_patcher(self):
+        return self.__dict__.get("_patcher")
+
+    @current_patcher.setter
+    def current_patcher(self, patcher):
+        """ComfyUI says here whose run begins (a MODEL) and ends (None).
+
+        It leaves out patches of parameters that lie beside submodules, which modulations are, so that LoRAs for them
+        would do nothing. They are put in for the run.
+        """
+        for name, plain in self.__dict__.pop("_plain", {}).items():
+            comfy.utils.get_attr(self, name).data = plain
+        self.__dict__["_patcher"] = patcher
+        patches = {} if patcher is None else {n: p for n, p in patcher.patches.items() if n.endswith(".modulation")}
+        plain = self.__dict__["_plain"] = {name: comfy.utils.get_attr(self, name).data for name in patches}
+        for name, weight in plain.items():
+            patched = comfy.lora.calculate_weight(patches[name], weight.float().clone(), name)
+            comfy.utils.get_attr(self, name).data = patched.to(weight)
 
     def extra_conds(self, **kwargs):
         """Zero rows at the end of the text are what the model pads with, so they are left to it."""

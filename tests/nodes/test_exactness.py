@@ -109,3 +109,9 @@ def test_texts_longer_than_512_tokens_are_taken(measured):
 
 def test_wrappers_and_hooks_do_not_notice_the_handoff(measured):
     assert measured["what_one_model_is_told"] == {"override twice": 0, "override low": 0, "hooks twice": 0}
+
+
+def test_a_lora_on_modulations_applies(measured):
+    """ComfyUI itself skips it."""
+    found = measured["modulations_take_loras"]
+    assert found["by hand"] < 1e-5 < 1e-2 < found["change"] and found["left alone"] == 0

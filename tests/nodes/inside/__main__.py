@@ -14,7 +14,7 @@ import torch
 ALONE = (
     solver.equals_wan_core, solver.same_model_twice, solver.steps_per_expert, solver.lora_changes_its_expert_alone,
     solver.nothing_is_left_behind, solver.batch_index_is_honoured, solver.schedules,
-    solver.a_run_in_two_parts, native.step_caches,
+    solver.a_run_in_two_parts, solver.modulations_take_loras, native.step_caches,
 )  # fmt: skip
 WITH_FILES = (native.native_and_ours, native.five_b_and_ours, native.conditioning_nodes, native.patches, native.long_text, native.what_one_model_is_told, solver.equals_golden)
 

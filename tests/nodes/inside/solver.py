@@ -183,3 +183,23 @@ def a_run_in_two_parts():
             found["whole"] = max(found["whole"], difference(whole, second))
     found["empty window"] = go(sigmas[2:3], latent) is latent
     return found
+
+
+def modulations_take_loras():
+    """A LoRA that changes modulations, as ComfyUI loads it, against weights changed by hand; and the MODEL afterwards."""
+    (high, low), _ = pair()
+    plain = run(high, low)
+    torch.manual_seed(8)
+    names = ("blocks.0.modulation", "blocks.1.modulation", "head.modulation")
+    deltas = {name: 0.2 * torch.randn_like(high.model.diffusion_model.get_parameter(name)) for name in names}
+    lora = {f"diffusion_model.{name}.diff": delta for name, delta in deltas.items()}
+    patched = [comfy.sd.load_lora_for_models(model, None, lora, 0.5, 0)[0] for model in (high, low)]
+    with_lora, again = run(*patched), run(high, low)
+    for model in (high, low):
+        for name, delta in deltas.items():
+            model.model.diffusion_model.get_parameter(name).data += 0.5 * delta
+    by_hand = run(high, low)
+    for model in (high, low):
+        for name, delta in deltas.items():
+            model.model.diffusion_model.get_parameter(name).data -= 0.5 * delta
+    return {"by hand": difference(with_lora, by_hand), "change": difference(with_lora, plain), "left alone": difference(again, plain)}
