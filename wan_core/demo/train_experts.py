@@ -51,12 +51,13 @@ _I2V_RUN = RunConfig(6000, 1.5e-3, 20, seed=60, autocast=True)
 STAGES = (
     ExpertStage("start", T2V, "low", RunConfig(2400, 1.5e-3, 50, seed=13, autocast=True), 3.0, "base", until=2000),
     ExpertStage("i2v-all", I2V, "all", _I2V_RUN, 5.0, "start", until=3000),
-    ExpertStage("t2v-all", T2V, "all", RunConfig(8000, 1.5e-3, 20, seed=60, autocast=True), 5.0, "i2v-all"),
+    ExpertStage("t2v-start", T2V, "all", RunConfig(8000, 1.5e-3, 20, seed=60, autocast=True), 5.0, "i2v-all", until=500),
+    ExpertStage("t2v-all", T2V, "all", RunConfig(5500, 1.2e-3, 20, seed=60, autocast=True), 5.0, "t2v-start"),
     ExpertStage("i2v-all", I2V, "all", _I2V_RUN, 5.0, "start"),  # goes on where it was stopped
-    ExpertStage("t2v-high", T2V, "high", RunConfig(1500, 3e-4, 20, seed=60, autocast=True), 12.0, "t2v-all"),
-    ExpertStage("t2v-low", T2V, "low", RunConfig(1500, 3e-4, 20, seed=60, autocast=True), 3.0, "t2v-all"),
-    ExpertStage("i2v-high", I2V, "high", RunConfig(1000, 3e-4, 20, seed=60, autocast=True), 5.0, "i2v-all"),
-    ExpertStage("i2v-low", I2V, "low", RunConfig(1000, 3e-4, 20, seed=60, autocast=True), 3.0, "i2v-all"),
+    ExpertStage("t2v-high", T2V, "high", RunConfig(900, 3e-4, 20, seed=60, autocast=True), 12.0, "t2v-all"),
+    ExpertStage("t2v-low", T2V, "low", RunConfig(900, 3e-4, 20, seed=60, autocast=True), 3.0, "t2v-all"),
+    ExpertStage("i2v-high", I2V, "high", RunConfig(800, 3e-4, 20, seed=60, autocast=True), 5.0, "i2v-all"),
+    ExpertStage("i2v-low", I2V, "low", RunConfig(800, 3e-4, 20, seed=60, autocast=True), 3.0, "i2v-all"),
 )  # fmt: skip
 
 
