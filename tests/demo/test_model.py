@@ -18,7 +18,6 @@ from wan_core.demo.train_vae import inside_psnr
 from wan_core.text import Tokenizer
 from wan_core.video import read_video, to_uint8
 
-NOT_YET = pytest.mark.xfail(reason="the shipped text-to-video pair has not learned motion and shape yet", strict=False)
 QUICK = DEMO_NUMBERS | {"num_inference_steps": 10}
 
 
@@ -49,24 +48,23 @@ def test_the_model_is_small_and_what_it_says(tmp_path):
         assert (info.family, info.layout) == (task, "official")
 
 
-@pytest.mark.parametrize("prompt, words", [
-    ("A red circle moves to the right", "red circle right black"),
-    ("On a navy background, a yellow square moves down", "yellow square down navy"),
-    ("一个蓝色的十字在灰色背景上向上移动", "blue cross up gray"),
-    ("棕色背景上，白色的三角形向左移动", "white triangle left brown"),
-])  # fmt: skip
-class TestSentences:
-    """English and Chinese, after the mp4."""
+SENTENCES = {
+    "A red circle moves to the right": "red circle right black",
+    "On a navy background, a yellow square moves down": "yellow square down navy",
+    "一个蓝色的十字在灰色背景上向上移动": "blue cross up gray",
+    "棕色背景上，白色的三角形向左移动": "white triangle left brown",
+}
 
-    def seen(self, pipe, tmp_path, prompt):
-        return look(read_video(pipe(prompt, seed=1, **QUICK).save(tmp_path / "clip.mp4")))
 
-    def test_the_object_has_the_colour(self, pipe, tmp_path, prompt, words):
-        assert self.seen(pipe, tmp_path, prompt).colour == scene(words).colour
-
-    @NOT_YET
-    def test_it_moves_as_asked(self, pipe, tmp_path, prompt, words):
-        assert self.seen(pipe, tmp_path, prompt).motion == scene(words).motion
+def test_sentences_are_obeyed_in_both_languages(pipe, tmp_path):
+    """Two clips of each, read back from the mp4. Measured on 60 prompts: colour 98%, motion 82% (demo/README.md)."""
+    colour = motion = 0
+    for prompt, words in SENTENCES.items():
+        for seed in (1, 2):
+            found = look(read_video(pipe(prompt, seed=seed, **DEMO_NUMBERS).save(tmp_path / f"{seed}.mp4")))
+            colour += found.colour == scene(words).colour
+            motion += found.motion == scene(words).motion
+    assert colour >= 7 and motion >= 5, (colour, motion)
 
 
 def test_one_word_changes_the_colour(pipe):
@@ -74,7 +72,6 @@ def test_one_word_changes_the_colour(pipe):
     assert [s.colour for s in seen] == ["red", "green"]
 
 
-@NOT_YET
 def test_each_expert_is_better_in_its_place(pipe):
     asked = [("a green square moves to the left over a black background", scene("green square left black")),
              ("A purple circle moves down on a gray background", scene("purple circle down gray"))]  # fmt: skip
