@@ -12,8 +12,9 @@ from ..errors import CheckpointError
 from ..memory.devices import usable_device, usable_dtype
 from ..text import UMT5
 from ..vae import WanVAE
-from .formats import infer_dit, infer_text, infer_vae, main_dtype, quantisation
+from .formats import infer_dit, infer_text, infer_vae, main_dtype
 from .names import KINDS, official_names
+from .quant import check_formats, mark_packed, packed_weight
 from .read import Weights, from_state_dict, open_weights, read_config
 
 Source = str | Path | Mapping[str, Tensor] | Weights
@@ -26,14 +27,15 @@ def load_dit(
     """A diffusion transformer in evaluation mode.
 
     Args:
-        source: a file, a folder of shards, or a state dict; official, diffusers or ComfyUI names.
+        source: a file, a folder of shards, or a state dict; official, diffusers or ComfyUI names. Matrices in fp8
+            (plain or scaled), int8 or GGUF formats stay packed and are unpacked one at a time when they are used.
         config: DiTConfig, or a dict with keys of the official config.json; None: the config.json beside the weights.
             What it does not state is inferred from the tensors (heads = dim / 128).
-        dtype: what to compute in; None: as stored (fp8 files compute in bfloat16). Time embedding, modulation,
+        dtype: what to compute in; None: as stored, and bfloat16 for quantised files. Time embedding, modulation,
             norms with bias, and head are computed in float32 and keep the precision they are stored in.
         device: where the weights go. On the CPU, tensors that need no cast stay mapped from the file.
     Raises:
-        CheckpointError: damaged, incomplete, quantised, or not a transformer.
+        CheckpointError: damaged, incomplete, in a format that only ComfyUI unpacks, or not a transformer.
     """
     weights = open_part(source, "dit")
     config = infer_dit(weights, config or config_beside(source))
@@ -63,11 +65,12 @@ def load_text_encoder(
     """A umT5 encoder in evaluation mode.
 
     Args:
-        source: a file, a folder of shards, or a state dict; official, Hugging Face or ComfyUI names.
+        source: a file, a folder of shards, or a state dict; official, Hugging Face, ComfyUI or GGUF names. Quantised
+            matrices stay packed, as in `load_dit`.
         config: TextConfig, or a dict with the official constructor's names; the rest is inferred.
         dtype: None: as stored; weights stored in float16 compute in bfloat16, whose range umT5 needs.
     Raises:
-        CheckpointError: damaged, incomplete, quantised, or not a umT5 encoder.
+        CheckpointError: damaged, incomplete, in a format that only ComfyUI unpacks, or not a umT5 encoder.
     """
     weights = open_part(source, "text_encoder")
     config = infer_text(weights, config)
@@ -85,25 +88,20 @@ def open_part(source: Source, kind: str) -> Weights:
     """The part's parameters under their official names.
 
     Raises:
-        CheckpointError: another kind of file, or one that is quantised.
+        CheckpointError: another kind of file, or a format that only ComfyUI unpacks.
     """
     if not isinstance(source, (str, Path, Mapping, Weights)):
         raise CheckpointError(f"{KINDS[kind]} from a {type(source).__name__}", "a path or a state dict")
     if not isinstance(source, Weights):
         source = from_state_dict(source) if isinstance(source, Mapping) else open_weights(source)
-    sign = quantisation(source)
-    if sign:
-        raise CheckpointError(
-            f"{source.source} is quantised (it has '{sign}' tensors)", "fp32, fp16, bf16 or plain fp8 weights",
-            "Use the fp16 or bf16 file of the same model",
-        )  # fmt: skip
+    check_formats(source)
     clip = next((name for name in source if "img_emb." in name or "image_embedder." in name), None)
     if kind == "dit" and clip:
         raise CheckpointError(
             f"{source.source} is a Wan2.1 image-to-video model (it has a CLIP image branch)",
             "a Wan2.2 image-to-video model, or a text-to-video model", "Use Wan2.2-I2V-A14B instead",
         )  # fmt: skip
-    return source.renamed(official_names(kind, source, source.source))
+    return mark_packed(source.renamed(official_names(kind, source, source.source)))
 
 
 def config_beside(source: Source) -> Optional[dict]:
@@ -129,10 +127,13 @@ def _build(
     expected = module.state_dict()
     _check_names(weights, expected)
     if dtype is None:
-        dtype = main_dtype(weights)
-        dtype = torch.bfloat16 if dtype.itemsize == 1 else dtype
+        packed = any(info.packing for info in weights.info.values())
+        dtype = torch.bfloat16 if packed else main_dtype(weights)
     state = {}
     for name in expected:
+        if weights.info[name].packing:
+            state[name] = packed_weight(weights, name, dtype, device)
+            continue
         stored = weights.info[name].dtype
         wanted = stored if keep(name) and stored.itemsize >= dtype.itemsize else dtype
         if stored == wanted and device.type == "cpu":

@@ -10,6 +10,7 @@ from .build import config_beside
 from .folder import find_model, named_path
 from .formats import describe_dtypes, infer_dit, infer_text, infer_vae, quantisation
 from .names import KINDS, find_part, official_names
+from .quant import mark_packed
 from .read import Weights, open_weights
 
 
@@ -19,7 +20,7 @@ class PartInfo:
 
     Attributes:
         kind: dit | vae | text_encoder.
-        layout: official | diffusers | huggingface | comfyui (official names under a prefix).
+        layout: official | diffusers | huggingface | comfyui (official names under a prefix) | gguf.
         family: such as "i2v-a14b expert" or "Wan2.1 VAE".
         quantisation: dtypes, and the sign of a quantised layout where there is one.
         parameters, size: number of values; bytes on disk.
@@ -133,11 +134,11 @@ def _inspect_part(path: Path, kinds: Iterable[str] = KINDS) -> PartInfo:
         found = find_part(kind, weights)
         if found:
             prefix, layout = found
-            part = weights.renamed(official_names(kind, weights, weights.source))
+            part = mark_packed(weights.renamed(official_names(kind, weights, weights.source)))
             sign = quantisation(weights)
             config, family = _identify(kind, part, path)
             return PartInfo(
-                path, kind, "comfyui" if prefix else layout, family,
+                path, kind, "gguf" if path.suffix == ".gguf" else "comfyui" if prefix else layout, family,
                 describe_dtypes(part) + (f", quantised ({sign})" if sign else ""),
                 sum(info.parameters for info in part.info.values()), weights.size, config,
             )  # fmt: skip

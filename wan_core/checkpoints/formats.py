@@ -122,7 +122,7 @@ def describe_dtypes(weights: Weights) -> str:
     """Such as "bf16", or "fp8_e4m3fn 92%, fp32 8%"."""
     count = Counter()
     for info in weights.info.values():
-        count[_SHORT.get(info.dtype, str(info.dtype).removeprefix("torch."))] += info.parameters
+        count[_SHORT.get(info.dtype, info.packing or str(info.dtype).removeprefix("torch."))] += info.parameters
     total = sum(count.values())
     shares = [(name, n / total) for name, n in count.most_common() if n / total >= 0.005]
     return shares[0][0] if len(shares) == 1 else ", ".join(f"{name} {share:.0%}" for name, share in shares)

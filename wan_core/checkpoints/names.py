@@ -25,6 +25,7 @@ MARKERS = {
         "huggingface": (
             "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "encoder.block.0.layer.1.DenseReluDense.wi_0.weight",
         ),
+        "gguf": ("enc.blk.0.attn_rel_b.weight", "enc.blk.0.ffn_gate.weight"),
     },
 }
 
@@ -87,6 +88,19 @@ _TEXT: tuple[Rule, ...] = (
     (r"^encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.wo\.", r"blocks.\1.ffn.fc2."),
 )  # fmt: skip
 
+_TEXT_GGUF: tuple[Rule, ...] = (
+    (r"^token_embd\.", "token_embedding."),
+    (r"^enc\.output_norm\.", "norm."),
+    (r"^enc\.blk\.(\d+)\.", r"blocks.\1."),
+    (r"\.attn_norm\.", ".norm1."),
+    (r"\.attn_rel_b\.", ".pos_embedding.embedding."),
+    (r"\.attn_([qkvo])\.", r".attn.\1."),
+    (r"\.ffn_norm\.", ".norm2."),
+    (r"\.ffn_gate\.", ".ffn.gate.0."),
+    (r"\.ffn_up\.", ".ffn.fc1."),
+    (r"\.ffn_down\.", ".ffn.fc2."),
+)
+
 # Tensors that a layout carries besides the parameters.
 NOT_PARAMETERS = {
     "text_encoder": ("spiece_model", "encoder.embed_tokens.weight"),  # the tokenizer; a tied copy of shared.weight
@@ -132,6 +146,8 @@ def _table(kind: str, layout: str, names: list[str]) -> tuple[Rule, ...]:
         return ()
     if kind == "vae":
         return _VAE22 if any(".downsampler." in name for name in names) else _VAE21
+    if layout == "gguf":
+        return _TEXT_GGUF
     return {"dit": DIT, "text_encoder": _TEXT}[kind]
 
 

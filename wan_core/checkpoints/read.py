@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..errors import CheckpointError, CheckpointNotFound
+from .gguf import GGUF
 from .header import read_header, refuse_stand_ins
 from .pickles import open_pickle
 from .weights import TensorInfo, Weights, from_state_dict
@@ -100,8 +101,16 @@ def _open_safetensors(path: Path) -> Weights:
     return Weights(info, {}, metadata, str(path), path.stat().st_size)
 
 
+def _open_gguf(path: Path) -> Weights:
+    refuse_stand_ins(path)
+    file = GGUF(path)
+    info = {name: TensorInfo(t.dtype, t.shape, packing=t.packing) for name, t in file.tensors.items()}
+    return Weights(info, {name: (file, name) for name in info}, file.metadata, str(path), path.stat().st_size)
+
+
 _READERS = {
     ".safetensors": _open_safetensors,
+    ".gguf": _open_gguf,
     **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt"), open_pickle),
 }
 SUFFIXES = tuple(_READERS)

@@ -70,7 +70,8 @@ class _Reader:
 
     def __init__(self, module: nn.Module):
         self.module = module
-        self._tensors, self._stopped = [p.data for p in module.parameters()], threading.Event()
+        self._tensors = [held for p in module.parameters() for held in _held(p.data)]
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._read, name="wan-read-ahead", daemon=True)
         self._thread.start()
 
@@ -83,6 +84,14 @@ class _Reader:
     def stop(self) -> None:
         self._stopped.set()
         self._thread.join()
+
+
+def _held(tensor: Tensor) -> list[Tensor]:
+    """The tensors that hold the bytes of this one: itself, or the parts of a packed one."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [getattr(tensor, name) for name in names]
 
 
 class Offloaded:

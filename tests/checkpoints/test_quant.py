@@ -1,0 +1,299 @@
+"""Quantised files, written as the tools that people use write them, against the same weights unpacked."""
+
+import json
+import struct
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from goldens import difference
+from safetensors.torch import save_file
+
+from wan_core.checkpoints import inspect, load_dit, load_text_encoder
+from wan_core.checkpoints.lora import AppliedLora, read_lora
+from wan_core.checkpoints.quant import Packed
+from wan_core.checkpoints.tokenizer import open_tokenizer
+from wan_core.config import DiTConfig, TextConfig
+from wan_core.demo.tiny import train_tokenizer
+from wan_core.dit import WanDiT
+from wan_core.errors import CheckpointError
+from wan_core.memory import DeviceSlot
+from wan_core.text import UMT5, Tokenizer
+
+CONFIG = DiTConfig(dim=256, ffn_dim=512, heads=2, layers=3, text_dim=256)
+TEXT = TextConfig(dim=256, dim_attn=256, ffn_dim=512, heads=4, layers=2, vocab=384)
+GGUF_TYPES = ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")  # that the gguf package can write
+K_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+SCALE_FIELDS = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    return {name: p.detach() + 0.02 * torch.randn_like(p) for name, p in WanDiT(CONFIG).named_parameters()}
+
+
+def is_block_matrix(name: str, tensor: torch.Tensor) -> bool:
+    return name.startswith("blocks.") and tensor.ndim == 2
+
+
+def velocity(model: WanDiT) -> torch.Tensor:
+    torch.manual_seed(5)
+    with torch.inference_mode():
+        return model(torch.randn(1, 16, 2, 4, 6), torch.tensor([700]), torch.randn(1, 9, 256))
+
+
+def write_gguf(path, state, kind_of, architecture="wan", more=lambda writer: None):
+    """Write with the reference package; returns what a reference reader unpacks again."""
+    writer, unpacked, chance = gguf.GGUFWriter(path, architecture), {}, np.random.default_rng(1)
+    more(writer)
+    for name, tensor in state.items():
+        kind, data = gguf.GGMLQuantizationType[kind_of(name, tensor)], tensor.float().numpy()
+        if kind.name in K_TYPES:  # which only llama.cpp itself can pack: random numbers instead
+            block, size = gguf.GGML_QUANT_SIZES[kind]
+            packed = chance.integers(0, 256, (*data.shape[:-1], data.shape[-1] // block, size), dtype=np.uint8)
+            for start in SCALE_FIELDS[kind.name]:
+                noise = chance.normal(0, 2e-4, (*packed.shape[:-1], 1))
+                packed[..., start : start + 2] = noise.astype(np.float16).view(np.uint8)
+            packed = packed.reshape(*data.shape[:-1], -1)
+        else:
+            packed = gguf.quants.quantize(data, kind)
+        unpacked[name] = torch.from_numpy(gguf.quants.dequantize(packed, kind).reshape(data.shape).copy())
+        writer.add_tensor(name, packed, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return unpacked
+
+
+@pytest.mark.parametrize("kind", (*GGUF_TYPES, *K_TYPES))
+def test_gguf_computes_what_its_unpacked_weights_compute(tmp_path, state, kind):
+    path = tmp_path / "wan.gguf"
+    unpacked = write_gguf(path, state, lambda name, t: kind if is_block_matrix(name, t) else "F32")
+    model = load_dit(path, CONFIG, dtype=torch.float32)
+    assert torch.equal(velocity(model), velocity(load_dit(unpacked, CONFIG)))
+    info = inspect(path)
+    assert info.layout == "gguf" and {"F16": "fp16", "BF16": "bf16"}.get(kind, kind) in info.quantisation
+
+
+def test_types_mix_in_one_gguf_file(tmp_path, state):
+    def kind_of(name, tensor):
+        if not is_block_matrix(name, tensor):
+            return "F32" if tensor.numel() <= 1024 or "modulation" in name or tensor.ndim == 5 else "BF16"
+        return "Q6_K" if ".v." in name or "ffn.2" in name else "Q4_K"
+
+    unpacked = write_gguf(tmp_path / "wan.gguf", state, kind_of)
+    model = load_dit(tmp_path / "wan.gguf", CONFIG, dtype=torch.float32)
+    assert torch.equal(velocity(model), velocity(load_dit(unpacked, CONFIG, dtype=torch.float32)))
+    assert model.patch_embedding.weight.shape == (256, 16, 1, 2, 2)
+
+
+def test_a_flattened_tensor_gets_its_shape_back(tmp_path, state):
+    flat = state | {"patch_embedding.weight": state["patch_embedding.weight"].flatten(1)}
+
+    def more(writer):
+        writer.add_array("comfy.gguf.orig_shape.patch_embedding.weight", [256, 16, 1, 2, 2])
+
+    write_gguf(tmp_path / "wan.gguf", flat, lambda name, t: "F32", more=more)
+    assert torch.equal(velocity(load_dit(tmp_path / "wan.gguf", CONFIG)), velocity(load_dit(state, CONFIG)))
+
+
+def test_gguf_text_encoder_with_its_tokenizer(tmp_path):
+    torch.manual_seed(4)
+    state = {name: p.detach() for name, p in UMT5(TEXT).named_parameters()}
+    names = {
+        "token_embedding": "token_embd", "norm": "enc.output_norm", "norm1": "attn_norm", "norm2": "ffn_norm",
+        "attn.q": "attn_q", "attn.k": "attn_k", "attn.v": "attn_v", "attn.o": "attn_o",
+        "pos_embedding.embedding": "attn_rel_b", "ffn.gate.0": "ffn_gate", "ffn.fc1": "ffn_up", "ffn.fc2": "ffn_down",
+    }  # fmt: skip
+
+    def theirs(name):
+        module = name.removesuffix(".weight")
+        if module.startswith("blocks."):
+            _, layer, part = module.split(".", 2)
+            return f"enc.blk.{layer}.{names[part]}.weight"
+        return names[module] + ".weight"
+
+    proto = train_tokenizer(384)
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto.FromString(proto)
+
+    def more(writer):
+        writer.add_tokenizer_model("t5")
+        writer.add_token_list([piece.piece for piece in model.pieces])
+        writer.add_token_scores([piece.score for piece in model.pieces])
+        writer.add_token_types([piece.type for piece in model.pieces])
+        writer.add_add_space_prefix(model.normalizer_spec.add_dummy_prefix)
+        writer.add_remove_extra_whitespaces(model.normalizer_spec.remove_extra_whitespaces)
+        writer.add_precompiled_charsmap(model.normalizer_spec.precompiled_charsmap)
+
+    path = tmp_path / "umt5.gguf"
+    unpacked = write_gguf(
+        path, {theirs(name): t for name, t in state.items()}, lambda name, t: "F32" if t.ndim == 1 or "rel_b" in name else "Q8_0",
+        "t5encoder", more,
+    )  # fmt: skip
+    ids, mask = Tokenizer.from_proto(proto)("A red circle moves to the right")
+    assert torch.equal(open_tokenizer(path)("A red circle moves to the right")[0], ids)
+    assert torch.equal(open_tokenizer(path)("Ａ　ﬁne  红色的圆形")[0], Tokenizer.from_proto(proto)("Ａ　ﬁne  红色的圆形")[0])
+    encoder = load_text_encoder(path, TEXT, dtype=torch.float32)
+    reference = load_text_encoder({ours: unpacked[theirs(ours)] for ours in state}, TEXT)
+    assert torch.equal(encoder(ids, mask), reference(ids, mask))
+
+
+def fp8(state, dtype=torch.float8_e4m3fn):
+    """Block matrices as fp8 with one factor each: (packed state, factors, unpacked in float32)."""
+    packed, scales, unpacked = dict(state), {}, dict(state)
+    for name, tensor in state.items():
+        if is_block_matrix(name, tensor):
+            scales[name] = tensor.abs().max() / torch.finfo(dtype).max
+            packed[name] = (tensor / scales[name]).to(dtype)
+            unpacked[name] = packed[name].float() * scales[name]
+    return packed, scales, unpacked
+
+
+def beside(weight: str, word: str) -> str:
+    return weight.removesuffix("weight") + word
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=["e4m3", "e5m2"])
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+@pytest.mark.parametrize("layout", ["plain", "scaled", "scaled, full precision", "notes in tensors", "notes in the header"])
+def test_fp8(tmp_path, state, dtype, prefix, layout):
+    packed, scales, unpacked = fp8(state, dtype)
+    metadata = None
+    if layout == "plain":
+        packed = {name: t.to(dtype) if is_block_matrix(name, t) else t for name, t in state.items()}
+        unpacked = {name: t.float() for name, t in packed.items()}
+    elif layout.startswith("scaled"):
+        packed |= {beside(name, "scale_weight"): scale for name, scale in scales.items()}
+        packed |= {beside(name, "scale_input"): torch.ones(1) for name in scales}
+        packed["scaled_fp8"] = torch.zeros(2 if "full" in layout else 0, dtype=dtype)
+    else:
+        packed |= {beside(name, "weight_scale"): scale.view(1) for name, scale in scales.items()}
+        notes = {name.removesuffix(".weight"): {"format": str(dtype).removeprefix("torch.")} for name in scales}
+        if layout == "notes in the header":
+            metadata = {"_quantization_metadata": json.dumps({"layers": notes})}
+        else:
+            packed |= {f"{layer}.comfy_quant": torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8) for layer, note in notes.items()}
+    path = tmp_path / "wan.safetensors"
+    save_file({prefix + name: t.contiguous() for name, t in packed.items()}, path, metadata)
+    model = load_dit(path, CONFIG, dtype=torch.float32)
+    assert isinstance(model.blocks[0].ffn[0].weight.data, Packed)
+    assert difference(velocity(model), velocity(load_dit(unpacked, CONFIG))) < 1e-5  # mapped biases lie unaligned
+    assert load_dit(path, CONFIG).compute_dtype == torch.bfloat16
+    assert str(dtype).removeprefix("torch.").replace("float8", "fp8") in inspect(path).quantisation
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_int8(state, per_row):
+    packed, unpacked = dict(state), dict(state)
+    for name, tensor in state.items():
+        if is_block_matrix(name, tensor):
+            largest = tensor.abs().amax(dim=1, keepdim=True) if per_row else tensor.abs().max()
+            scale = largest / 127
+            packed[name] = (tensor / scale).round().to(torch.int8)
+            packed[beside(name, "weight_scale")] = scale
+            note = json.dumps({"format": "int8_tensorwise"}).encode()
+            packed[beside(name, "comfy_quant")] = torch.tensor(list(note), dtype=torch.uint8)
+            unpacked[name] = packed[name].float() * scale
+    model = load_dit(packed, CONFIG, dtype=torch.float32)
+    assert torch.equal(velocity(model), velocity(load_dit(unpacked, CONFIG)))
+
+
+def test_embeddings_unpack_the_rows_they_look_up():
+    torch.manual_seed(4)
+    state = {name: p.detach() for name, p in UMT5(TEXT).named_parameters()}
+    packed = state | {"token_embedding.weight": state["token_embedding.weight"].to(torch.float8_e4m3fn)}
+    ids = torch.tensor([[5, 7, 200, 1]])
+    looked_up = load_text_encoder(packed, TEXT).token_embedding(ids)
+    assert torch.equal(looked_up, packed["token_embedding.weight"][ids].bfloat16())
+
+
+@pytest.mark.parametrize("note, message", [
+    ({"format": "nvfp4"}, "blocks.0.ffn.0 as nvfp4.*ComfyUI"), ({"format": "int8_tensorwise", "convrot": True}, "rotation"),
+    ([], "cannot be read"), ({"form": 1}, "cannot be read"),
+])  # fmt: skip
+def test_formats_that_only_comfyui_unpacks_are_refused_by_name(state, note, message):
+    note = torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
+    with pytest.raises(CheckpointError, match=message):
+        load_dit(state | {"blocks.0.ffn.0.comfy_quant": note}, CONFIG)
+
+
+def test_a_scale_of_another_size_is_refused(state):
+    packed, *_ = fp8(state)
+    with pytest.raises(CheckpointError, match="7 scales for blocks.0.ffn.0.weight"):
+        load_dit(packed | {"blocks.0.ffn.0.scale_weight": torch.ones(7)}, CONFIG)
+
+
+def test_packed_weights_stay_packed(tmp_path, state):
+    write_gguf(tmp_path / "wan.gguf", state, lambda name, t: "Q4_0" if is_block_matrix(name, t) else "F32")
+    model = load_dit(tmp_path / "wan.gguf", CONFIG, dtype=torch.bfloat16)
+    velocity(model)
+    for name, p in model.named_parameters():
+        if is_block_matrix(name, p):
+            assert p.data.nbytes == p.numel() * 18 // 32, name
+    slot = DeviceSlot("cpu", exclusive=True)
+    before = velocity(model)
+    slot.bring(model)
+    assert isinstance(model.blocks[0].ffn[0].weight.data, Packed) and torch.equal(velocity(model), before)
+    slot.read_ahead(model)
+    slot.finish()
+    assert torch.equal(velocity(model), before)
+
+
+def test_loras_run_beside_packed_weights(state):
+    packed, _, unpacked = fp8(state)
+    scales = {beside(name, "scale_weight"): scale for name, scale in fp8(state)[1].items()}
+    torch.manual_seed(8)
+    lora = {"diffusion_model.text_embedding.0.diff": torch.randn(256, 256) * 0.02}
+    for name in ("blocks.0.ffn.0", "blocks.2.self_attn.q"):
+        out, width = state[name + ".weight"].shape
+        lora |= {f"diffusion_model.{name}.lora_down.weight": torch.randn(4, width) * 0.1}
+        lora |= {f"diffusion_model.{name}.lora_up.weight": torch.randn(out, 4) * 0.1}
+    results = []
+    for weights in (packed | scales, unpacked):
+        model = load_dit(weights, CONFIG, dtype=torch.float32)
+        plain = velocity(model)
+        applied = AppliedLora(model, read_lora(lora, model), 0.8)
+        results.append(velocity(model))
+        assert not torch.equal(results[-1], plain)
+        applied.remove()
+        assert torch.equal(velocity(model), plain)
+    assert torch.equal(*results)
+
+
+def test_gguf_refusals(tmp_path, state):
+    path = tmp_path / "wan.gguf"
+    writer = gguf.GGUFWriter(path, "wan")
+    writer.add_tensor("blocks.0.ffn.0.weight", np.zeros((4, 136), np.uint8), raw_dtype=gguf.GGMLQuantizationType.IQ4_XS)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(CheckpointError, match="IQ4_XS.*Q4_K_M"):
+        inspect(path)
+    whole = path.read_bytes()
+    for damaged in (whole[:-40], whole + b"\0" * 64, b"GGUX" + whole[4:], whole[:60], whole[:4] + struct.pack(">I", 3) + whole[8:]):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError):
+            inspect(path)
+
+
+def test_a_crafted_header_does_not_hang_or_allocate(tmp_path):
+    path = tmp_path / "bomb.gguf"
+    string = struct.pack("<Q", 1) + b"k"
+    heads = [
+        struct.pack("<4sIQQ", b"GGUF", 3, 2**60, 0), struct.pack("<4sIQQ", b"GGUF", 3, 0, 2**60),
+        struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + string + struct.pack("<IIQ", 9, 8, 2**60),
+        struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + string + struct.pack("<IIQ", 9, 9, 2**60),
+        struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + string + struct.pack("<IIQ", 9, 0, 2**63),
+        struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + string + struct.pack("<I4QIQ", 4, *[2**62] * 4, 0, 0),
+        struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + string + struct.pack("<IQIQ", 1, 2**40, 0, 0),
+    ]  # fmt: skip
+    for head in heads:
+        path.write_bytes(head)
+        with pytest.raises(CheckpointError):
+            inspect(path)
