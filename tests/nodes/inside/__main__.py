@@ -4,21 +4,23 @@
 """
 
 import json
-import tempfile
+import os
+import sys
 
-import host  # first: it makes ComfyUI importable  # noqa: F401
-import native
-import solver
-import torch
+from places import COMFYUI
 
-ALONE = (
-    solver.equals_wan_core, solver.same_model_twice, solver.steps_per_expert, solver.lora_changes_its_expert_alone,
-    solver.nothing_is_left_behind, solver.batch_index_is_honoured, solver.schedules,
-    solver.a_run_in_two_parts, solver.modulations_take_loras, native.step_caches,
-)  # fmt: skip
-WITH_FILES = (native.native_and_ours, native.five_b_and_ours, native.conditioning_nodes, native.patches, native.long_text, native.what_one_model_is_told, solver.equals_golden)
 
-with torch.inference_mode(), tempfile.TemporaryDirectory() as tmp:
-    result = {check.__name__: check() for check in ALONE}
-    result |= {check.__name__: check(tmp) for check in WITH_FILES}
-print("RESULT " + json.dumps(result))
+def main():
+    """ComfyUI reads its command line and its folder while it is imported, so both come first."""
+    sys.argv = ["main", "--cpu"]
+    sys.path.insert(0, COMFYUI)
+    os.chdir(COMFYUI)
+    from comfy.options import enable_args_parsing
+
+    enable_args_parsing()
+    from checks import measure
+
+    print("RESULT " + json.dumps(measure()))
+
+
+main()

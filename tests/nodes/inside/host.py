@@ -2,25 +2,13 @@
 
 import asyncio
 import importlib
-import os
-import sys
 from pathlib import Path
 
-COMFYUI, PACK, MODELS, GOLDEN = sys.argv[1:5]
-sys.argv = ["main", "--cpu"]
-sys.path.insert(0, COMFYUI)
-os.chdir(COMFYUI)
+import comfy.latent_formats
+import torch
+from places import MODELS, PACK
 
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
-
-import comfy.model_management  # noqa: E402
-import comfy.sample  # noqa: E402
-import comfy.samplers  # noqa: E402
-import torch  # noqa: E402
-
-import nodes as COMFY_NODES  # noqa: E402
+import nodes as COMFY_NODES
 
 torch.set_num_threads(1)  # enough for tiny models, and steadier beside other work
 asyncio.run(COMFY_NODES.load_custom_node(PACK))

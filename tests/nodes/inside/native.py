@@ -8,7 +8,8 @@ import comfy.sd
 import comfy_extras.nodes_easycache as caches
 import comfy_extras.nodes_wan as wan
 import torch
-from host import COMFY_NODES, MODELS, difference, pair, part, run, texts
+from host import COMFY_NODES, difference, pair, part, run, texts
+from places import MODELS
 from safetensors.torch import save_file
 
 

@@ -8,7 +8,8 @@ import comfy.sample
 import comfy.samplers
 import comfy.sd
 import torch
-from host import GOLDEN, difference, normalised, pair, part, run, texts
+from host import difference, normalised, pair, part, run, texts
+from places import GOLDEN
 from safetensors import safe_open
 from safetensors.torch import save_file
 

@@ -1,0 +1,20 @@
+"""Everything that is measured."""
+
+import tempfile
+
+import native
+import solver
+import torch
+
+ALONE = (
+    solver.equals_wan_core, solver.same_model_twice, solver.steps_per_expert, solver.lora_changes_its_expert_alone,
+    solver.nothing_is_left_behind, solver.batch_index_is_honoured, solver.schedules,
+    solver.a_run_in_two_parts, solver.modulations_take_loras, native.step_caches,
+)  # fmt: skip
+WITH_FILES = (native.native_and_ours, native.five_b_and_ours, native.conditioning_nodes, native.patches, native.long_text, native.what_one_model_is_told, solver.equals_golden)
+
+
+def measure() -> dict:
+    """Name of a check → what it found."""
+    with torch.inference_mode(), tempfile.TemporaryDirectory() as tmp:
+        return {check.__name__: check() for check in ALONE} | {check.__name__: check(tmp) for check in WITH_FILES}

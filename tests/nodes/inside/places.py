@@ -1,0 +1,5 @@
+"""Where everything is: the arguments of the command, before ComfyUI gets arguments of its own."""
+
+import sys
+
+COMFYUI, PACK, MODELS, GOLDEN = sys.argv[1:5]
