@@ -158,3 +158,80 @@ def test_an_expert_that_is_not_there(official_folder, tmp_path):
     pipe = WanPipeline.from_pretrained(official_folder("ti2v-5b"))
     with pytest.raises(InputError, match="low.*high or both"):
         pipe.load_lora(tmp_path / "x.safetensors", "low")
+
+
+WAN21_IMAGE = {  # what a Wan2.1 image-to-video model has besides: official module → diffusers
+    "blocks.0.cross_attn.k_img": "blocks.0.attn2.add_k_proj", "blocks.1.cross_attn.v_img": "blocks.1.attn2.add_v_proj",
+    "img_emb.proj.1": "condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.3": "condition_embedder.image_embedder.ff.net.2",
+}  # fmt: skip
+
+
+def test_the_image_branch_of_wan21_is_changed_where_there_is_one(folder):
+    sizes = {name: tuple(value.shape) for name, value in load_dit(folder).state_dict().items()}
+    sizes |= {f"{module}.weight": (128, 128) for module in WAN21_IMAGE} | {f"{m}.{k}": (128,) for m in ("img_emb.proj.0", "img_emb.proj.4") for k in ("weight", "bias")}
+    sizes["blocks.0.cross_attn.norm_k_img.weight"] = (128,)
+    official, diffusers = {}, {}
+    for ours, theirs in WAN21_IMAGE.items():
+        halves_of = {"lora_A.weight": torch.randn(2, 128), "lora_B.weight": torch.randn(128, 2)}
+        official |= {f"diffusion_model.{ours}.{half}": value for half, value in halves_of.items()}
+        diffusers |= {f"transformer.{theirs}.{half}": value for half, value in halves_of.items()}
+    norms = {"blocks.0.cross_attn.norm_k_img": "blocks.0.attn2.norm_added_k", "img_emb.proj.0": "condition_embedder.image_embedder.norm1",
+             "img_emb.proj.4": "condition_embedder.image_embedder.norm2"}  # fmt: skip
+    official |= {f"diffusion_model.{name}.diff": torch.ones(128) for name in norms}
+    diffusers |= {f"transformer.{name}.diff": torch.ones(128) for name in norms.values()}
+    expected = {f"{name}.weight" for name in (*WAN21_IMAGE, *norms)}
+    for state in (official, diffusers):
+        lora = read_lora(state, sizes)
+        assert set(lora.changes) == expected and lora.report.applied == len(state) == 11
+    report = read_lora(official | written("peft", halves(folder))[0], load_dit(folder)).report
+    assert len(report.skipped) == 11 and report.applied == 8
+
+
+def test_a_patch_embedding_with_other_input_channels_is_left_alone(folder):
+    state = written("peft", halves(folder))[0]
+    embedding = {"diffusion_model.patch_embedding.diff": torch.zeros(128, 36, 1, 2, 2)}
+    halved = {"diffusion_model.patch_embedding.lora_A.weight": torch.zeros(2, 144), "diffusion_model.patch_embedding.lora_B.weight": torch.zeros(128, 2)}
+    for extra in (embedding, halved):
+        report = read_lora(state | extra, load_dit(folder)).report
+        assert report.applied == 8 and str(report).endswith(f"{len(extra)} for other input channels skipped: {', '.join(extra)}")
+    both = {"diffusion_model.patch_embedding.lora_A.weight": torch.zeros(2, 16, 1, 2, 2), "diffusion_model.patch_embedding.lora_B.weight": torch.zeros(128, 2, 1, 1, 1)}
+    assert "patch_embedding.weight" in read_lora(both, load_dit(folder)).changes
+
+
+@pytest.mark.parametrize("part, kind", [("lokr_w1", "LoKr"), ("hada_w1_a", "LoHa"), ("oft_blocks", "OFT")])
+def test_files_that_are_no_lora_are_called_what_they_are(folder, part, kind):
+    with pytest.raises(CheckpointError, match=f"is a {kind}.*own LoRA loader"):
+        read_lora({f"diffusion_model.{m}.{part}": torch.zeros(4, 4) for m in MODULES}, load_dit(folder))
+    state = written("lightx2v", halves(folder))[0]
+    dora = {f"diffusion_model.{m}.dora_scale": torch.ones(4) for m in MODULES[:1]}
+    report = read_lora(state | dora, load_dit(folder)).report  # without its scale that module would be changed wrongly
+    assert report.applied == 9 and len(report.unknown) == 4
+
+
+@pytest.mark.parametrize("spoil", [
+    {"diffusion_model.blocks.0.self_attn.q.lora_up.weight": torch.zeros(128, 3)}, {"diffusion_model.blocks.0.self_attn.q.alpha": torch.zeros(2)},
+    {"diffusion_model.blocks.0.self_attn.q.lora_down.weight": torch.zeros(128)},
+    {"diffusion_model.blocks.0.self_attn.q.lora_down.weight": torch.zeros(0, 128), "diffusion_model.blocks.0.self_attn.q.lora_up.weight": torch.zeros(128, 0)},
+])  # fmt: skip
+def test_halves_that_do_not_belong_together(folder, spoil):
+    with pytest.raises(CheckpointError, match="damaged.*self_attn.q"):
+        read_lora(written("lightx2v", halves(folder))[0] | spoil, load_dit(folder))
+
+
+@pytest.mark.parametrize("name, metadata, expert, doubt", [
+    ("wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise", {}, "high", ""), ("style", {}, "high", ""), ("ti2v", {}, "high", ""),
+    ("wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise", {}, "low", "made for image-to-video, and this is a model for text-to-video"),
+    ("Wan21_T2V_14B_lightx2v_rank64", {}, "high", "made for Wan 2.1, and this is a model for Wan 2.2"), ("Wan21_T2V_14B_lightx2v_rank64", {}, None, ""),
+    ("style", {"ss_base_model_version": "wan2.1"}, "low", "made for Wan 2.1"), ("style", {"modelspec.architecture": "wan2.1/lora"}, "low", ""),
+    ("style", {"modelspec.architecture": "wan2.1-i2v-14b/lora"}, "low", "made for image-to-video"), ("t2v_and_i2v", {}, "high", ""),
+])  # fmt: skip
+def test_what_a_file_says_of_its_base_is_compared(folder, tmp_path, name, metadata, expert, doubt):
+    save_file(written("lightx2v", halves(folder))[0], tmp_path / f"{name}.safetensors", metadata)
+    doubts = read_lora(tmp_path / f"{name}.safetensors", load_dit(folder), expert).report.doubts
+    assert len(doubts) == bool(doubt) and all(doubt in sentence and name in sentence for sentence in doubts)
+
+
+def test_the_base_is_named_where_its_width_is_known(folder):
+    state = {"blocks.0.self_attn.q.lora_A.weight": torch.zeros(2, 3072), "blocks.0.self_attn.q.lora_B.weight": torch.zeros(3072, 2)}
+    with pytest.raises(CheckpointError, match=r"\(3072, 3072\) \(the 5B\).*\(5120, 5120\), as in this model \(a 14B model\).*another base"):
+        read_lora(state, {"blocks.0.self_attn.q.weight": (5120, 5120)})

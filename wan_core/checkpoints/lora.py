@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Optional
+from typing import Mapping, NamedTuple, Optional
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ..dit import WanDiT
 from ..errors import CheckpointError
 from ..shapes import real_number
 from .folder import says
+from .lora_base import Sizes, doubts, nothing_applies, other_size
 from .names import DIT, rename
 from .read import Weights, from_state_dict, open_weights
 
@@ -24,10 +25,20 @@ _SUFFIXES = (
     (r"\.diff$", "weight"),
     (r"\.diff_b$", "bias"),
     (r"\.diff_m$", "modulation"),
+    (r"\.dora_scale$", "dora"),
 )
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer_2.", "transformer.", "base_model.model.")
 _KOHYA = re.compile(r"^lora_unet__?")  # the second underscore is Wan-Fun's
-_WAN21_IMAGE = re.compile(r"k_img|v_img|img_emb|add_[kv]_proj|norm_added|image_embedder")  # of the CLIP branch of Wan2.1 I2V
+# The CLIP branch of Wan2.1 I2V: how to know its tensors, and what diffusers calls its modules.
+_WAN21_IMAGE = re.compile(r"k_img|v_img|img_emb|add_[kv]_proj|norm_added|image_embedder")
+_WAN21_DIFFUSERS = (
+    (r"\.add_([kv])_proj\.", r".\1_img."),
+    (r"\.norm_added_k\.", ".norm_k_img."),
+    (r"^condition_embedder\.image_embedder\.norm1\.", "img_emb.proj.0."),
+    (r"^condition_embedder\.image_embedder\.ff\.net\.0\.proj\.", "img_emb.proj.1."),
+    (r"^condition_embedder\.image_embedder\.ff\.net\.2\.", "img_emb.proj.3."),
+    (r"^condition_embedder\.image_embedder\.norm2\.", "img_emb.proj.4."),
+)
 
 
 @dataclass(frozen=True)
@@ -39,14 +50,14 @@ class Change:
     scale: float = 1.0  # alpha / rank
     whole: Optional[Tensor] = None
 
-    def check(self, name: str, parameter: Tensor, source: str) -> None:
-        """Raises CheckpointError where the change is not of the parameter's size."""
-        size = tuple(self.whole.shape) if self.whole is not None else (self.up.shape[0], *self.down.shape[1:])
-        if size != tuple(parameter.shape) and (self.whole is not None or math.prod(size) != parameter.numel()):
-            raise CheckpointError(
-                f"{source} changes {name} as one of size {size}", f"size {tuple(parameter.shape)}, as in this model",
-                "The LoRA was made for another base; use the one for this model",
-            )  # fmt: skip
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Of the parameter that it changes; (out, in) may stand for (out, in, …)."""
+        return tuple(self.whole.shape) if self.whole is not None else (self.up.shape[0], *self.down.shape[1:])
+
+    def fits(self, size: tuple[int, ...]) -> bool:
+        """Whether it changes a parameter of this size."""
+        return self.size == size or (self.whole is None and self.size[0] == size[0] and math.prod(self.size) == math.prod(size))
 
     def full(self) -> Tensor:
         """The change as a tensor of the parameter's size, float32."""
@@ -56,41 +67,51 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Lora:
-    """What a LoRA file holds for one expert.
+class LoraReport:
+    """What a LoRA file holds for one expert; as a string, one line.
 
     Attributes:
-        changes: official parameter name → Change.
-        tensors: how many tensors the file has for this expert.
-        skipped: tensors of the image branch that only Wan2.1 image-to-video models have.
-        unknown: tensors that no layout explains, or that lack their other half.
+        tensors: how many the file has for this expert.
+        unknown: those that no layout explains, or that lack their other half.
+        skipped: those of the image branch that only Wan2.1 image-to-video models have.
+        misfits: those for a patch embedding with other input channels, as between text- and image-to-video.
+        expert: "high" or "low" of a pair, or None.
+        doubts: sentences about a base that the file speaks of, and that this model is not.
     """
 
     source: str
-    changes: Mapping[str, Change]
     tensors: int
-    skipped: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    misfits: tuple[str, ...] = ()
+    expert: Optional[str] = None
+    doubts: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True)
-class LoraReport:
-    """What became of a LoRA; as a string, one line."""
-
-    source: str
-    tensors: int
-    applied: int
-    unknown: tuple[str, ...]
-    skipped: tuple[str, ...]
+    @property
+    def applied(self) -> int:
+        return self.tensors - len(self.unknown) - len(self.skipped) - len(self.misfits)
 
     def __str__(self) -> str:
         line = f"{self.source}: {self.applied} of {self.tensors} tensors applied"
+        if self.expert:
+            line += f" to the {self.expert}-noise expert"
         if self.unknown:
             line += f", {len(self.unknown)} unknown: {', '.join(self.unknown[:3])}{', …' if len(self.unknown) > 3 else ''}"
+        if self.misfits:
+            line += f", {len(self.misfits)} for other input channels skipped: {', '.join(self.misfits)}"
         return line + (f", {len(self.skipped)} of the Wan2.1 image branch skipped" if self.skipped else "")
 
 
-def read_lora(source: str | Path | Mapping[str, Tensor] | Weights, model: WanDiT, expert: Optional[str] = None) -> Lora:
+class Lora(NamedTuple):
+    """A LoRA for one expert: official parameter name → Change, each of its parameter's size."""
+
+    changes: Mapping[str, Change]
+    report: LoraReport
+
+
+def read_lora(
+    source: str | Path | Mapping[str, Tensor] | Weights, model: WanDiT | Sizes, expert: Optional[str] = None
+) -> Lora:
     """A LoRA under the official names of `model`.
 
     Understood: official and lightx2v (`diffusion_model.…`), lora_A/lora_B, kohya and musubi (`lora_unet_…`), Wan-Fun
@@ -98,44 +119,51 @@ def read_lora(source: str | Path | Mapping[str, Tensor] | Weights, model: WanDiT
     `.diff_b`, `.diff_m`.
 
     Args:
-        expert: "high" or "low": of a file that holds both, take this one's tensors; None: all of them.
+        model: a transformer, or official parameter name → size.
+        expert: "high" or "low" of a pair: of a file that holds both, take this one's tensors; None: all of them.
     Raises:
-        CheckpointError: not a weight file.
+        CheckpointError: not a weight file, damaged, nothing in it applies, or it was made for a model of another size.
     """
     weights = source if isinstance(source, Weights) else from_state_dict(source) if isinstance(source, Mapping) else open_weights(source)
-    parameters = dict(model.named_parameters())
-    flat = {module.replace(".", "_"): module for module in (name.rpartition(".")[0] for name in parameters)}
+    sizes = model if isinstance(model, Mapping) else {name: tuple(p.shape) for name, p in model.named_parameters()}
+    flat = {module.replace(".", "_"): module for module in (name.rpartition(".")[0] for name in sizes)}
     both = holds_both(weights)
-    found: dict[str, dict[str, Tensor]] = {}
-    origin: dict[str, list[str]] = {}
-    skipped, unknown, tensors = [], [], 0
+    found: dict[str, dict[str, str]] = {}
+    skipped, unknown, misfits, tensors = [], [], [], 0
     for name in weights:
         if both and expert is not None and name.startswith("transformer_2.") != (expert == "low"):
             continue
         tensors += 1
-        if _WAN21_IMAGE.search(name):
-            skipped.append(name)
-            continue
         target, part = _target(name, flat)
-        if part is None or target not in parameters:
+        if part is not None and target in sizes:
+            found.setdefault(target, {})[part] = name
+        elif _WAN21_IMAGE.search(name):
+            skipped.append(name)
+        else:
             unknown.append(name)
-            continue
-        found.setdefault(target, {})[part] = weights.mapped(name)
-        origin.setdefault(target, []).append(name)
     changes = {}
     for target, parts in found.items():
-        if "whole" in parts:
-            changes[target] = Change(whole=parts["whole"])
-        elif "down" in parts and "up" in parts:
-            rank = parts["down"].shape[0]
-            changes[target] = Change(parts["down"], parts["up"], float(parts["alpha"]) / rank if "alpha" in parts else 1.0)
+        if "dora" in parts or not ("whole" in parts or {"down", "up"} <= set(parts)):
+            unknown += parts.values()
+            continue
+        change = _change({part: weights.mapped(name) for part, name in parts.items()}, target, weights.source)
+        if change.fits(sizes[target]):
+            changes[target] = change
+        elif target == "patch_embedding.weight" and change.size[0] == sizes[target][0]:
+            misfits += parts.values()
         else:
-            unknown += origin[target]
-    return Lora(Path(weights.source).name, changes, tensors, tuple(skipped), tuple(unknown))
+            raise other_size(weights.source, target, change.size, sizes[target])
+    if not changes:
+        raise nothing_applies(weights.source, tensors, unknown)
+    report = LoraReport(
+        Path(weights.source).name, tensors, tuple(unknown), tuple(skipped), tuple(misfits), expert,
+        doubts(weights, sizes, pair=expert is not None),
+    )  # fmt: skip
+    return Lora(changes, report)
 
 
 def _target(name: str, flat: Mapping[str, str]) -> tuple[str, Optional[str]]:
-    """(official parameter name, down | up | alpha | whole), or (…, None) for a name that no layout explains."""
+    """(official parameter name, down | up | alpha | dora | whole), or (…, None) for a name that no layout explains."""
     for pattern, kind in _SUFFIXES:
         module, hits = re.subn(pattern, "", name)
         if hits:
@@ -147,12 +175,25 @@ def _target(name: str, flat: Mapping[str, str]) -> tuple[str, Optional[str]]:
     else:
         for prefix in _PREFIXES:
             module = module.removeprefix(prefix)
-        module = rename(module + ".", DIT).removesuffix(".")
+        module = rename(module + ".", (*_WAN21_DIFFUSERS, *DIT)).removesuffix(".")
     if kind == "modulation" or (kind == "weight" and module.endswith("modulation")):
         return module if module.endswith("modulation") else f"{module}.modulation", "whole"
     if kind in ("weight", "bias"):
         return f"{module}.{kind}", "whole"
     return f"{module}.weight", kind
+
+
+def _change(parts: Mapping[str, Tensor], target: str, source: str) -> Change:
+    """The change of one parameter from its tensors."""
+    if "whole" in parts:
+        return Change(whole=parts["whole"])
+    down, up, alpha = parts["down"], parts["up"], parts.get("alpha")
+    if min(down.ndim, up.ndim) < 2 or up.shape[1] != down.shape[0] or not down.shape[0] or (alpha is not None and alpha.numel() != 1):
+        raise CheckpointError(
+            f"{source} is damaged: its tensors for {target} have sizes {tuple(up.shape)} and {tuple(down.shape)}",
+            "(out, rank) and (rank, in)", "Download it again",
+        )  # fmt: skip
+    return Change(down, up, 1.0 if alpha is None else float(alpha) / down.shape[0])
 
 
 class Branch(nn.Module):
@@ -180,31 +221,20 @@ class AppliedLora:
 
     def __init__(self, model: WanDiT, lora: Lora, strength: float = 1.0):
         """
-        Raises:
-            CheckpointError: nothing in the file applies, or it was made for a model of another size.
+        Args:
+            lora: read for this model.
         """
         strength = real_number("the strength of a LoRA", strength, -100, 100)
-        parameters = dict(model.named_parameters())
-        for name, change in lora.changes.items():
-            change.check(name, parameters[name], lora.source)
-        if not lora.changes:
-            unknown = f", such as {lora.unknown[0]}" if lora.unknown else ""
-            raise CheckpointError(
-                f"none of the {lora.tensors} tensors of {lora.source} applies{unknown}", "a LoRA for Wan2.1 or Wan2.2",
-                "Check that the file is a LoRA of this family",
-            )  # fmt: skip
         self._model, self._branches, self._hooks, self._before = model, [], [], {}
         for name, change in lora.changes.items():
-            owner = model.get_submodule(name.rpartition(".")[0])
+            owner, parameter = model.get_submodule(name.rpartition(".")[0]), model.get_parameter(name)
             if change.whole is None and isinstance(owner, nn.Linear) and "blocks." in name:
                 self._attach(owner, Branch(change, strength))
             else:
-                parameter = parameters[name]
                 self._before[name] = parameter.data
                 delta = change.full().view(parameter.shape).to(parameter.device)
-                parameter.data = (parameter.float() + strength * delta).to(parameter.dtype)
-        applied = lora.tensors - len(lora.unknown) - len(lora.skipped)
-        self.report = LoraReport(lora.source, lora.tensors, applied, lora.unknown, lora.skipped)
+                self._replace(name, (parameter.float() + strength * delta).to(parameter.dtype))
+        self.report = lora.report
 
     def _attach(self, owner: nn.Module, branch: Branch) -> None:
         if not hasattr(owner, "lora"):
@@ -212,6 +242,12 @@ class AppliedLora:
         owner.lora.append(branch)
         self._branches.append((owner, branch))
         self._hooks.append(owner.register_forward_hook(lambda layer, given, out: out + branch(given[0])))
+
+    def _replace(self, name: str, value: Tensor) -> None:
+        """A new parameter in the place of one that may be packed, whose data cannot be a plain tensor."""
+        module, _, leaf = name.rpartition(".")
+        owner = self._model.get_submodule(module)
+        owner._parameters[leaf] = nn.Parameter(value.detach(), requires_grad=owner._parameters[leaf].requires_grad)
 
     def remove(self) -> None:
         """Take it out again; several LoRAs come out in the reverse order."""
@@ -221,9 +257,8 @@ class AppliedLora:
             owner.lora = nn.ModuleList(b for b in owner.lora if b is not branch)
             if not len(owner.lora):
                 del owner.lora
-        for name, data in self._before.items():
-            parameter = self._model.get_parameter(name)
-            parameter.data = data.to(parameter.device)
+        for name, before in self._before.items():
+            self._replace(name, before.to(self._model.get_parameter(name).device))
         self._branches, self._hooks, self._before = [], [], {}
 
 

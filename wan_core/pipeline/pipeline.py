@@ -132,13 +132,15 @@ class WanPipeline:
         wanted = expert or (expert_of(path) if self.low is not None and not holds_both(weights) else None)
         chosen = {wanted: experts[wanted]} if wanted in experts else experts
         self.slot.release()
-        before, reports = len(self._loras), []
+        before, reports, log = len(self._loras), [], logging.getLogger(__name__)
         try:
             for who, model in chosen.items():
                 lora = read_lora(weights, model, who if self.low is not None else None)
                 self._loras.append(AppliedLora(model, lora, strength))
-                reports.append(self._loras[-1].report)
-                logging.getLogger(__name__).info("%s-noise expert: %s", who, reports[-1])
+                reports.append(lora.report)
+                log.info("%s", lora.report)
+                for doubt in lora.report.doubts:
+                    log.warning("%s", doubt)
         except Exception:
             self._take_out(before)  # both experts or none
             raise
