@@ -1,35 +1,50 @@
 """What lies at the start of a weight file: the safetensors header, or what a failed download left instead."""
 
-import json
+import os
+import string
 import struct
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, CheckpointNotFound
+from .json_object import parse_object
+from .limits import LARGEST_HEADER, MOST_TENSORS, check_tensor
 from .weights import TensorInfo
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
 }  # fmt: skip
-_LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
+_FIELDS = {"dtype", "shape", "data_offsets"}
 
 
 def refuse_stand_ins(path: Path) -> None:
-    """Files that a failed download leaves under the right name."""
-    with path.open("rb") as file:
-        start = file.read(200)
+    """Files that a failed download leaves under the right name.
+
+    Raises:
+        CheckpointError: one of them, or a file that cannot be opened.
+    """
+    if not os.path.isfile(path):  # a named pipe would be waited for
+        raise CheckpointNotFound(f"{path} is no file", "a weight file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(200)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened ({error.strerror})", "a file that you may read") from error
     if not start:
         raise CheckpointError(f"{path} is empty", fix="Download it again")
     if start.startswith(b"version https://git-lfs"):
         raise CheckpointError(
             f"{path} is a Git LFS pointer of {path.stat().st_size} bytes", "the weights", "Run `git lfs pull` in its folder"
         )  # fmt: skip
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<!--")):
         raise CheckpointError(f"{path} is a web page", "the weights", "Download it again; the link may need a login")
+    if len(start) > 8 and not start.strip(string.printable.encode()):  # every kind of weight file has a zero byte early on
+        text = " ".join(start[:60].decode().split())
+        raise CheckpointError(f"{path} is a text that begins with {text!r}", "the weights", "Download it again")
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
@@ -44,31 +59,60 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
-        if 8 + length > size or length > _LARGEST_HEADER:
+        if 8 + length > size:
             raise _damaged(path, f"{size:,} bytes, too few for its header")
+        if length > LARGEST_HEADER:
+            raise _damaged(path, f"a header of {length:,} bytes, where {LARGEST_HEADER:,} are plenty")
         raw = file.read(length)
     try:
-        header = json.loads(raw)
-        metadata = header.pop("__metadata__", None) or {}
-        info, spans = {}, []
-        for name, entry in header.items():
-            first, last = entry["data_offsets"]
-            if entry["dtype"] not in _DTYPES:
-                raise CheckpointError(f"{path} has a tensor of dtype {entry['dtype']!r}", "one of " + ", ".join(_DTYPES))
-            info[name] = TensorInfo(_DTYPES[entry["dtype"]], tuple(entry["shape"]), path, name)
-            if not 0 <= first <= last or last - first != info[name].parameters * info[name].dtype.itemsize:
-                raise ValueError(name)
-            spans.append((first, last))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, "a header that makes no sense") from error
-    expected = 8 + length + max((last for _, last in spans), default=0)
-    if size != expected:
-        raise _damaged(path, f"{size:,} bytes where its header describes {expected:,}")
+        info, metadata, end = _parse(raw, path)
+    except ValueError as error:
+        raise _damaged(path, f"a header that makes no sense ({error})") from error
+    if size != 8 + length + end:
+        raise _damaged(path, f"{size:,} bytes where its header describes {8 + length + end:,}")
     try:
-        safe_open(path, "pt")  # the library's own checks: overlaps, holes, unknown fields
+        safe_open(path, "pt")  # it will read the tensors, so it has to agree
     except SafetensorError as error:
         raise _damaged(path, f"a header that safetensors refuses ({error})") from error
     return info, metadata
+
+
+def _parse(raw: bytes, path: Path) -> tuple[dict[str, TensorInfo], dict[str, str], int]:
+    """Tensors, metadata, and how many bytes the tensors fill. Raises ValueError with what is wrong."""
+    if not raw.startswith(b"{"):
+        raise ValueError("no JSON object")
+    header = parse_object(raw)
+    metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("metadata other than strings")
+    if len(header) > MOST_TENSORS:
+        raise ValueError(f"{len(header):,} tensors")
+    info, spans = {}, []
+    for name, entry in header.items():
+        info[name], span = _parse_tensor(name, entry, path)
+        spans.append(span)
+    end = 0
+    for first, last in sorted(spans):
+        if first != end:
+            raise ValueError(f"a tensor at byte {first:,} of the data where {end:,} is next")
+        end = last
+    return info, metadata, end
+
+
+def _parse_tensor(name: str, entry, path: Path) -> tuple[TensorInfo, tuple[int, int]]:
+    """A tensor, and its first byte and the one after its last."""
+    if not isinstance(entry, dict) or set(entry) != _FIELDS or not all(isinstance(entry[key], list) for key in ("shape", "data_offsets")):
+        raise ValueError(f"{name[:100]!r} without dtype, shape and data_offsets alone")
+    check_tensor(name, entry["shape"])
+    dtype, offsets = entry["dtype"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ValueError(f"{name!r} of a dtype other than {', '.join(DTYPES)}")
+    info = TensorInfo(DTYPES[dtype], tuple(entry["shape"]), path, name)
+    if len(offsets) != 2 or not all(type(offset) is int and offset >= 0 for offset in offsets):
+        raise ValueError(f"{name!r} at impossible offsets")
+    if offsets[1] - offsets[0] != info.parameters * info.dtype.itemsize:
+        raise ValueError(f"{name!r} of {info.parameters:,} values in {offsets[1] - offsets[0]:,} bytes")
+    return info, (offsets[0], offsets[1])
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:

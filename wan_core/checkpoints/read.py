@@ -1,12 +1,14 @@
 """Opening weight files: headers first, then tensors mapped from the file, so that nothing is held twice."""
 
-import json
+import os
 from pathlib import Path
 from typing import Optional
 
 from ..errors import CheckpointError, CheckpointNotFound
 from .gguf import GGUF
 from .header import read_header, refuse_stand_ins
+from .json_object import load_json
+from .limits import MOST_TENSORS
 from .pickles import open_pickle
 from .weights import TensorInfo, Weights, from_state_dict
 
@@ -30,40 +32,29 @@ def open_weights(path: str | Path) -> Weights:
         return _open_file(path)
     if not path.is_dir():
         raise CheckpointNotFound(f"{path} does not exist", "a weight file or a folder with one")
-    files = weight_files(path)
-    parts = [_open_file(file) for file in files]
-    if len(parts) == 1:
-        return parts[0]
-    info = {name: entry for part in parts for name, entry in part.info.items()}
-    places = {name: place for part in parts for name, place in part._places.items()}
-    metadata = {key: value for part in parts for key, value in part.metadata.items()}
-    return Weights(info, places, metadata, str(path), sum(part.size for part in parts))
+    index = _find_index(path)
+    if index is None:
+        return _open_file(weight_files(path)[0])
+    return _open_shards(path, index)
 
 
 def named_path(path: str | Path) -> Path:
     """A path that somebody has really named; an empty one would be the current folder."""
     if not isinstance(path, (str, Path)) or not str(path).strip() or "\0" in str(path):
         raise CheckpointNotFound(f"the model is {path!r}", "the path of a model folder or file")
-    return Path(path)
+    path = Path(path)
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:  # too long, or no name in this system's encoding
+        raise CheckpointNotFound(f"{str(path)[:200]!r} is no path ({error})", "the path of a model folder or file") from error
+    return path
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The shards that the folder's index lists, or its only weight file."""
-    indices = sorted(folder.glob("*.index.json"), key=lambda index: (index.name != _INDEX, ".safetensors." not in index.name))
-    if indices:
-        weight_map = load_json(indices[0]).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(
-            isinstance(name, str) and Path(name).name == name for name in weight_map.values()
-        ):
-            raise CheckpointError(f"{indices[0]} has no weight_map of file names", fix="Download the file again")
-        names = sorted(set(weight_map.values()))
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing or not names:
-            raise CheckpointNotFound(
-                f"{folder} lacks {', '.join(missing) or 'every shard'}", f"all {len(names)} files of {indices[0].name}",
-                "Download the missing files again",
-            )  # fmt: skip
-        return [folder / name for name in names]
+    index = _find_index(folder)
+    if index is not None:
+        return [folder / name for name in sorted(set(_weight_map(index).values()))]
     files = sorted(file for file in folder.glob("*") if file.suffix in SUFFIXES)
     preferred = [file for file in files if file.suffix == ".safetensors"] or files
     if len(preferred) > 1:  # the 5B release keeps VAE and text encoder beside the transformer
@@ -74,20 +65,54 @@ def weight_files(folder: Path) -> list[Path]:
     return preferred
 
 
-def load_json(path: Path) -> dict:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON", fix="Download the file again") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object", fix="Download the file again")
-    return value
-
-
 def read_config(folder: Path) -> Optional[dict]:
     """The folder's config.json, or None."""
     path = folder / "config.json"
     return load_json(path) if path.is_file() else None
+
+
+def _find_index(folder: Path) -> Optional[Path]:
+    indices = sorted(folder.glob("*.index.json"), key=lambda index: (index.name != _INDEX, ".safetensors." not in index.name))
+    return indices[0] if indices else None
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor name → name of the file beside the index that holds it; all of them are there."""
+    weight_map = load_json(index).get("weight_map")
+    names = set(weight_map.values()) if _is_text(weight_map) else {""}
+    if not all(name and Path(name).name == name for name in names):
+        raise CheckpointError(f"{index} has no weight_map of file names", fix="Download the file again")
+    missing = sorted(name for name in names if not os.path.isfile(index.parent / name))
+    if missing or not names:
+        raise CheckpointNotFound(
+            f"{index.parent} lacks {', '.join(missing[:3]) + (', …' if len(missing) > 3 else '') or 'every shard'}",
+            f"all {len(names)} files of {index.name}", "Download the missing files again",
+        )  # fmt: skip
+    return weight_map
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+def _open_shards(folder: Path, index: Path) -> Weights:
+    """The shards of an index as one, with every tensor where the index says and nowhere else."""
+    weight_map = _weight_map(index)
+    parts, places = [], {}
+    for shard in sorted(set(weight_map.values())):
+        parts.append(_open_file(folder / shard))
+        twice = next((name for name in parts[-1] if name in places), None)
+        if twice is not None:
+            raise CheckpointError(f"{folder} has {twice} in {places[twice]} and in {shard}", "every tensor once", "Download it again")
+        places |= dict.fromkeys(parts[-1], shard)
+        if len(places) > MOST_TENSORS:
+            raise CheckpointError(f"{folder} has more than {MOST_TENSORS:,} tensors", "the files of one model")
+    lost = next((name for name, shard in weight_map.items() if places.get(name) != shard), None)
+    if lost is not None:
+        raise CheckpointError(
+            f"{weight_map[lost]} lacks {lost[:100]}, which {index} says it has", "shards of one release", "Download them again"
+        )
+    return Weights.joined(parts, str(folder))
 
 
 def _open_file(path: Path) -> Weights:

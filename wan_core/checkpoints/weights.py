@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Iterator, Mapping, NamedTuple, Optional
+from typing import Iterator, Mapping, NamedTuple, Optional, Sequence
 
 import torch
 from safetensors import safe_open
@@ -40,6 +40,16 @@ class Weights:
         # Of tensors that are not in safetensors files: name → (the mapping they are in, their name there).
         self._places = dict(places)
         self._open: dict[Path, safe_open] = {}
+
+    @classmethod
+    def joined(cls, parts: Sequence["Weights"], source: str) -> "Weights":
+        """Files with different names in them, as one."""
+        info, places, metadata = {}, {}, {}
+        for part in parts:
+            info |= part.info
+            places |= part._places
+            metadata |= part.metadata
+        return cls(info, places, metadata, source, sum(part.size for part in parts))
 
     def __contains__(self, name: str) -> bool:
         return name in self.info
