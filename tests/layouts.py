@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import gguf
+import numpy as np
 import torch
 from safetensors.torch import save_file
+from sentencepiece import sentencepiece_model_pb2
 
 from wan_core.checkpoints import load_text_encoder, load_vae
 from wan_core.checkpoints.build import open_part
@@ -121,3 +124,75 @@ def write_layout(layout: str, folder: Path, source: Path, name: str) -> Path:
     if layout == "comfyui":
         return write_comfyui_folder(folder, source, preset)
     return source
+
+
+K_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")  # which the gguf package unpacks but cannot pack
+_K_SCALES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}  # bytes of float16 fields
+
+
+def write_gguf(path, state, kind_of, architecture="wan", more=lambda writer: None):
+    """Write with the reference package; returns what a reference reader unpacks again."""
+    writer, unpacked, chance = gguf.GGUFWriter(path, architecture), {}, np.random.default_rng(1)
+    more(writer)
+    for name, tensor in state.items():
+        kind, data = gguf.GGMLQuantizationType[kind_of(name, tensor)], tensor.float().numpy()
+        if kind.name in K_TYPES:  # which only llama.cpp itself can pack: random numbers instead
+            block, size = gguf.GGML_QUANT_SIZES[kind]
+            packed = chance.integers(0, 256, (*data.shape[:-1], data.shape[-1] // block, size), dtype=np.uint8)
+            for start in _K_SCALES[kind.name]:
+                noise = chance.normal(0, 2e-4, (*packed.shape[:-1], 1))
+                packed[..., start : start + 2] = noise.astype(np.float16).view(np.uint8)
+            packed = packed.reshape(*data.shape[:-1], -1)
+        else:
+            packed = gguf.quants.quantize(data, kind)
+        unpacked[name] = torch.from_numpy(gguf.quants.dequantize(packed, kind).reshape(data.shape).copy())
+        writer.add_tensor(name, packed, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return unpacked
+
+
+def llama_cpp_name(name: str) -> str:
+    """The name that llama.cpp's converter gives a parameter of the text encoder."""
+    names = {
+        "token_embedding": "token_embd", "norm": "enc.output_norm", "norm1": "attn_norm", "norm2": "ffn_norm",
+        "attn.q": "attn_q", "attn.k": "attn_k", "attn.v": "attn_v", "attn.o": "attn_o",
+        "pos_embedding.embedding": "attn_rel_b", "ffn.gate.0": "ffn_gate", "ffn.fc1": "ffn_up", "ffn.fc2": "ffn_down",
+    }  # fmt: skip
+    module = name.removesuffix(".weight")
+    if module.startswith("blocks."):
+        _, layer, part = module.split(".", 2)
+        return f"enc.blk.{layer}.{names[part]}.weight"
+    return names[module] + ".weight"
+
+
+def add_tokenizer(writer: gguf.GGUFWriter, proto: bytes) -> None:
+    """A sentencepiece model in the pieces that llama.cpp's converter makes of it."""
+    model = sentencepiece_model_pb2.ModelProto.FromString(proto)
+    writer.add_tokenizer_model("t5")
+    writer.add_token_list([piece.piece for piece in model.pieces])
+    writer.add_token_scores([piece.score for piece in model.pieces])
+    writer.add_token_types([piece.type for piece in model.pieces])
+    writer.add_add_space_prefix(model.normalizer_spec.add_dummy_prefix)
+    writer.add_remove_extra_whitespaces(model.normalizer_spec.remove_extra_whitespaces)
+    writer.add_precompiled_charsmap(model.normalizer_spec.precompiled_charsmap)
+
+
+def write_gguf_folder(folder: Path, source: Path, preset: Preset, kind: str = "Q8_0") -> Path:
+    """Experts and text encoder in GGUF, the VAE as ComfyUI's single file."""
+    write_comfyui_folder(folder, source, preset)
+
+    def kind_of(name, tensor):
+        return kind if tensor.ndim == 2 and ("blocks." in name or "blk." in name) and "rel_b" not in name else "F32"
+
+    for file in sorted((folder / "diffusion_models").iterdir()):
+        write_gguf(file.with_suffix(".gguf"), state_of(file, "dit"), kind_of)
+        file.unlink()
+    text = next((folder / "text_encoders").iterdir())
+    state = {llama_cpp_name(name): t for name, t in state_of(text, "text_encoder").items()}
+    proto = (source / "google" / "umt5-xxl" / "spiece.model").read_bytes()
+    write_gguf(text.with_suffix(".gguf"), state, kind_of, "t5encoder", lambda writer: add_tokenizer(writer, proto))
+    text.unlink()
+    return folder

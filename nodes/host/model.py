@@ -8,7 +8,6 @@ from typing import NamedTuple
 import comfy.conds
 import comfy.latent_formats
 import comfy.ldm.common_dit
-import comfy.lora
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -19,14 +18,17 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import nn
 
+from ...wan_core.checkpoints.build import config_beside, open_part
 from ...wan_core.checkpoints.formats import infer_dit
 from ...wan_core.checkpoints.names import official_names
-from ...wan_core.checkpoints.read import from_state_dict, read_config, weight_files
+from ...wan_core.checkpoints.read import from_state_dict, weight_files
 from ...wan_core.config import DiTConfig
 from ...wan_core.dit import WanDiT
 from ...wan_core.dit.rope import rope_table
 from ...wan_core.errors import CheckpointError
+from . import modulation
 from .files import load_file
+from .packed import PackedLayers, PackedPatcher, packed_state
 
 
 class Call(NamedTuple):
@@ -187,19 +189,12 @@ class _Adapted:
 
     @current_patcher.setter
     def current_patcher(self, patcher):
-        """ComfyUI says here whose run begins (a MODEL) and ends (None).
-
-        It leaves out patches of parameters that lie beside submodules, which modulations are, so that LoRAs for them
-        would do nothing. They are put in for the run.
-        """
-        for name, plain in self.__dict__.pop("_plain", {}).items():
-            comfy.utils.get_attr(self, name).data = plain
+        """ComfyUI says here whose run begins (a MODEL) and ends (None)."""
         self.__dict__["_patcher"] = patcher
-        patches = {} if patcher is None else {n: p for n, p in patcher.patches.items() if n.endswith(".modulation")}
-        plain = self.__dict__["_plain"] = {name: comfy.utils.get_attr(self, name).data for name in patches}
-        for name, weight in plain.items():
-            patched = comfy.lora.calculate_weight(patches[name], weight.float().clone(), name)
-            comfy.utils.get_attr(self, name).data = patched.to(weight)
+        if patcher is None:
+            modulation.take_out(self)
+        else:
+            modulation.put_in(self, patcher.patches)
 
     def extra_conds(self, **kwargs):
         """Zero rows at the end of the text are what the model pads with, so they are left to it."""
@@ -225,6 +220,9 @@ class Vace(_Adapted, comfy.model_base.WAN21_Vace):
 
 def read_expert(path: str) -> tuple[dict[str, torch.Tensor], dict, DiTConfig]:
     """Tensors under official names, header metadata, and sizes of a transformer file or sharded folder."""
+    if path.endswith(".gguf"):
+        weights = open_part(path, "dit")
+        return packed_state(weights), weights.metadata, infer_dit(weights, config_beside(path))
     files = weight_files(Path(path)) if Path(path).is_dir() else [Path(path)]
     state, metadata = {}, {}
     for file in files:
@@ -233,8 +231,7 @@ def read_expert(path: str) -> tuple[dict[str, torch.Tensor], dict, DiTConfig]:
         metadata |= notes
     state = {ours: state[theirs] for ours, theirs in official_names("dit", state, Path(path).name).items()}
     state, metadata = comfy.utils.convert_old_quants(state, "", metadata=metadata)
-    beside = read_config(Path(path) if Path(path).is_dir() else Path(path).parent) or {}
-    return state, metadata, infer_dit(from_state_dict(state, Path(path).name), beside)
+    return state, metadata, infer_dit(from_state_dict(state, Path(path).name), config_beside(path))
 
 
 def load_expert(path: str, disable_dynamic: bool = False):
@@ -254,19 +251,22 @@ def load_expert(path: str, disable_dynamic: bool = False):
         raise CheckpointError(
             f"{Path(path).name} lacks {len(missing)} tensors, such as {min(missing)}", "a complete file", "Download it again"
         )
-    config = ExpertConfig(sizes)
+    config, packed = ExpertConfig(sizes), path.endswith(".gguf")
+    if packed:
+        config.custom_operations = PackedLayers
     config.quant_config = comfy.utils.detect_layer_quantization(state, "")
-    stored = None if config.quant_config else comfy.utils.weight_dtype(state)
+    stored = None if config.quant_config or packed else comfy.utils.weight_dtype(state)
     parameters, supported = comfy.utils.calculate_parameters(state), config.supported_inference_dtypes
     device, offload = mm.get_torch_device(), mm.unet_offload_device()
     dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=supported, weight_dtype=stored)
     cast = mm.unet_manual_cast(None if config.quant_config else dtype, device, supported)
     config.set_inference_dtype(dtype, cast, device=device)
     model = config.get_model(state)
-    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    older = PackedPatcher if packed else comfy.model_patcher.ModelPatcher
+    kind = older if packed or disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = kind(model, load_device=device, offload_device=offload)
     if not mm.is_device_cpu(offload):
         model.to(offload)
-    model.load_model_weights(state, "", assign=patcher.is_dynamic())
+    model.load_model_weights(state, "", assign=packed or patcher.is_dynamic())
     patcher.cached_patcher_init = (load_expert, (path,))
     return patcher

@@ -1,5 +1,7 @@
 """Our umT5 as a real ComfyUI CLIP."""
 
+from pathlib import Path
+
 import comfy.ops
 import comfy.sd
 import comfy.supported_models_base
@@ -7,17 +9,21 @@ import comfy.utils
 import torch
 from torch import nn
 
+from ...wan_core.checkpoints.build import open_part
 from ...wan_core.checkpoints.formats import infer_text
 from ...wan_core.checkpoints.names import official_names
 from ...wan_core.checkpoints.read import from_state_dict
+from ...wan_core.checkpoints.tokenizer import gguf_tokenizer
 from ...wan_core.config import TextConfig
 from ...wan_core.errors import CheckpointError
 from ...wan_core.text import UMT5, Tokenizer, clean
 from .files import load_file
+from .packed import PackedLayers, packed_state
 
 KEY = "umt5xxl"  # the name under which native nodes expect the tokens
 LENGTH = 512
 EOS = 1
+QUANTISED = torch.bfloat16  # what quantised encoders compute in; umT5 needs its range
 
 
 class HostTokenizer:
@@ -38,10 +44,10 @@ class HostTokenizer:
 class HostEncoder(nn.Module):
     """UMT5 behind the calls that ComfyUI's CLIP makes."""
 
-    def __init__(self, config: TextConfig, device="cpu", dtype=None, model_options={}):
+    def __init__(self, config: TextConfig, layers, device="cpu", dtype=None, model_options={}):
         super().__init__()
         with torch.device(device):
-            self.transformer = UMT5(config, comfy.ops.manual_cast).to(dtype)
+            self.transformer = UMT5(config, layers).to(dtype)
         self.dtypes = {dtype}
         self.device = None
 
@@ -52,7 +58,7 @@ class HostEncoder(nn.Module):
         self.device = None
 
     def load_sd(self, state):
-        return self.transformer.load_state_dict(state, strict=False, assign=getattr(self, "can_assign_sd", False))
+        return self.transformer.load_state_dict(state, strict=False, assign=True)
 
     def encode_token_weights(self, tokens):
         """Embeddings (1, 512, dim), zeros after the last token, and no pooled output."""
@@ -62,12 +68,36 @@ class HostEncoder(nn.Module):
 
 
 def load_clip(path: str) -> comfy.sd.CLIP:
-    """A CLIP from ComfyUI's umT5 file.
+    """A CLIP from a umT5 file: ComfyUI's, plain or quantised, or GGUF.
 
     Raises:
         CheckpointError: not a umT5 encoder, or without its tokenizer.
     """
-    state, _ = load_file(path)
+    state, proto, layers = _read_gguf(path) if path.endswith(".gguf") else _read_safetensors(path)
+    config = infer_text(from_state_dict(state, path))
+
+    def encoder(**kwargs):
+        return HostEncoder(config, layers, **kwargs)
+
+    target = comfy.supported_models_base.ClipTarget(HostTokenizer, encoder)
+    stored = comfy.utils.weight_dtype(state)
+    options = {"dtype": stored if layers is comfy.ops.manual_cast else QUANTISED}
+    return comfy.sd.CLIP(
+        target, state_dict=[state], tokenizer_data={"spiece_model": proto}, model_options=options,
+        parameters=comfy.utils.calculate_parameters(state), disable_dynamic=layers is PackedLayers,
+    )  # fmt: skip
+
+
+def _read_gguf(path: str):
+    """Tensors under official names, the tokenizer, and the layers that they need."""
+    proto = gguf_tokenizer(Path(path))
+    state = packed_state(open_part(path, "text_encoder"))
+    return state, torch.frombuffer(bytearray(proto), dtype=torch.uint8), PackedLayers
+
+
+def _read_safetensors(path: str):
+    """The same of ComfyUI's files."""
+    state, metadata = load_file(path)
     if "spiece_model" not in state:
         raise CheckpointError(
             f"{path} holds no tokenizer", "the tensor spiece_model, as in umt5_xxl_fp16.safetensors",
@@ -75,17 +105,14 @@ def load_clip(path: str) -> comfy.sd.CLIP:
         )  # fmt: skip
     proto = state["spiece_model"]
     state = {ours: state[theirs] for ours, theirs in official_names("text_encoder", state, path).items()}
-    config = infer_text(from_state_dict(state, path))
-
-    def encoder(**kwargs):
-        return HostEncoder(config, **kwargs)
-
-    target = comfy.supported_models_base.ClipTarget(HostTokenizer, encoder)
-    options = {"dtype": comfy.utils.weight_dtype(state)}
-    return comfy.sd.CLIP(
-        target, state_dict=[state], tokenizer_data={"spiece_model": proto}, model_options=options,
-        parameters=comfy.utils.calculate_parameters(state),
-    )  # fmt: skip
+    state, _ = comfy.utils.convert_old_quants(state, "", metadata=metadata)
+    notes = comfy.utils.detect_layer_quantization(state, "")
+    plain_fp8 = not notes and comfy.utils.weight_dtype(state).itemsize == 1
+    if not notes and not plain_fp8:
+        return state, proto, comfy.ops.manual_cast
+    # An embedding answers in the dtype that it is stored in, and no arithmetic exists for fp8.
+    state = {name: t.to(QUANTISED) if t.dtype.itemsize == 1 and "embedding" in name and not notes else t for name, t in state.items()}
+    return state, proto, comfy.ops.mixed_precision_ops(notes or {}, QUANTISED, full_precision_mm=True)
 
 
 def encode(clip, text: str) -> list:

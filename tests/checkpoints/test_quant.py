@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 from goldens import difference
+from layouts import K_TYPES, add_tokenizer, llama_cpp_name, write_gguf, write_gguf_folder
 from safetensors.torch import save_file
 
+from wan_core import WanPipeline
 from wan_core.checkpoints import inspect, load_dit, load_text_encoder
 from wan_core.checkpoints.lora import AppliedLora, read_lora
 from wan_core.checkpoints.quant import Packed
 from wan_core.checkpoints.tokenizer import open_tokenizer
 from wan_core.config import DiTConfig, TextConfig
-from wan_core.demo.tiny import train_tokenizer
+from wan_core.demo.tiny import tiny_preset, train_tokenizer
 from wan_core.dit import WanDiT
 from wan_core.errors import CheckpointError
 from wan_core.memory import DeviceSlot
@@ -24,8 +26,6 @@ from wan_core.text import UMT5, Tokenizer
 CONFIG = DiTConfig(dim=256, ffn_dim=512, heads=2, layers=3, text_dim=256)
 TEXT = TextConfig(dim=256, dim_attn=256, ffn_dim=512, heads=4, layers=2, vocab=384)
 GGUF_TYPES = ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")  # that the gguf package can write
-K_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
-SCALE_FIELDS = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
 
 
 @pytest.fixture(scope="module")
@@ -42,30 +42,6 @@ def velocity(model: WanDiT) -> torch.Tensor:
     torch.manual_seed(5)
     with torch.inference_mode():
         return model(torch.randn(1, 16, 2, 4, 6), torch.tensor([700]), torch.randn(1, 9, 256))
-
-
-def write_gguf(path, state, kind_of, architecture="wan", more=lambda writer: None):
-    """Write with the reference package; returns what a reference reader unpacks again."""
-    writer, unpacked, chance = gguf.GGUFWriter(path, architecture), {}, np.random.default_rng(1)
-    more(writer)
-    for name, tensor in state.items():
-        kind, data = gguf.GGMLQuantizationType[kind_of(name, tensor)], tensor.float().numpy()
-        if kind.name in K_TYPES:  # which only llama.cpp itself can pack: random numbers instead
-            block, size = gguf.GGML_QUANT_SIZES[kind]
-            packed = chance.integers(0, 256, (*data.shape[:-1], data.shape[-1] // block, size), dtype=np.uint8)
-            for start in SCALE_FIELDS[kind.name]:
-                noise = chance.normal(0, 2e-4, (*packed.shape[:-1], 1))
-                packed[..., start : start + 2] = noise.astype(np.float16).view(np.uint8)
-            packed = packed.reshape(*data.shape[:-1], -1)
-        else:
-            packed = gguf.quants.quantize(data, kind)
-        unpacked[name] = torch.from_numpy(gguf.quants.dequantize(packed, kind).reshape(data.shape).copy())
-        writer.add_tensor(name, packed, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return unpacked
 
 
 @pytest.mark.parametrize("kind", (*GGUF_TYPES, *K_TYPES))
@@ -103,43 +79,17 @@ def test_a_flattened_tensor_gets_its_shape_back(tmp_path, state):
 def test_gguf_text_encoder_with_its_tokenizer(tmp_path):
     torch.manual_seed(4)
     state = {name: p.detach() for name, p in UMT5(TEXT).named_parameters()}
-    names = {
-        "token_embedding": "token_embd", "norm": "enc.output_norm", "norm1": "attn_norm", "norm2": "ffn_norm",
-        "attn.q": "attn_q", "attn.k": "attn_k", "attn.v": "attn_v", "attn.o": "attn_o",
-        "pos_embedding.embedding": "attn_rel_b", "ffn.gate.0": "ffn_gate", "ffn.fc1": "ffn_up", "ffn.fc2": "ffn_down",
-    }  # fmt: skip
-
-    def theirs(name):
-        module = name.removesuffix(".weight")
-        if module.startswith("blocks."):
-            _, layer, part = module.split(".", 2)
-            return f"enc.blk.{layer}.{names[part]}.weight"
-        return names[module] + ".weight"
-
     proto = train_tokenizer(384)
-    from sentencepiece import sentencepiece_model_pb2
-
-    model = sentencepiece_model_pb2.ModelProto.FromString(proto)
-
-    def more(writer):
-        writer.add_tokenizer_model("t5")
-        writer.add_token_list([piece.piece for piece in model.pieces])
-        writer.add_token_scores([piece.score for piece in model.pieces])
-        writer.add_token_types([piece.type for piece in model.pieces])
-        writer.add_add_space_prefix(model.normalizer_spec.add_dummy_prefix)
-        writer.add_remove_extra_whitespaces(model.normalizer_spec.remove_extra_whitespaces)
-        writer.add_precompiled_charsmap(model.normalizer_spec.precompiled_charsmap)
-
     path = tmp_path / "umt5.gguf"
     unpacked = write_gguf(
-        path, {theirs(name): t for name, t in state.items()}, lambda name, t: "F32" if t.ndim == 1 or "rel_b" in name else "Q8_0",
-        "t5encoder", more,
+        path, {llama_cpp_name(name): t for name, t in state.items()},
+        lambda name, t: "F32" if t.ndim == 1 or "rel_b" in name else "Q8_0", "t5encoder", lambda writer: add_tokenizer(writer, proto),
     )  # fmt: skip
     ids, mask = Tokenizer.from_proto(proto)("A red circle moves to the right")
     assert torch.equal(open_tokenizer(path)("A red circle moves to the right")[0], ids)
     assert torch.equal(open_tokenizer(path)("Ａ　ﬁne  红色的圆形")[0], Tokenizer.from_proto(proto)("Ａ　ﬁne  红色的圆形")[0])
     encoder = load_text_encoder(path, TEXT, dtype=torch.float32)
-    reference = load_text_encoder({ours: unpacked[theirs(ours)] for ours in state}, TEXT)
+    reference = load_text_encoder({ours: unpacked[llama_cpp_name(ours)] for ours in state}, TEXT)
     assert torch.equal(encoder(ids, mask), reference(ids, mask))
 
 
@@ -297,3 +247,11 @@ def test_a_crafted_header_does_not_hang_or_allocate(tmp_path):
         path.write_bytes(head)
         with pytest.raises(CheckpointError):
             inspect(path)
+
+
+def test_a_folder_of_gguf_files_is_a_model(official_folder, tmp_path):
+    folder = write_gguf_folder(tmp_path, official_folder(), tiny_preset("t2v-a14b"))
+    pipes = [WanPipeline.from_pretrained(path, torch_dtype=torch.float32) for path in (folder, official_folder())]
+    assert isinstance(pipes[0].high.blocks[0].ffn[0].weight.data, Packed)
+    clips = [pipe("a red circle", num_frames=5, num_inference_steps=4, seed=1).frames[0] for pipe in pipes]
+    assert difference(*map(torch.as_tensor, clips)) < 0.05, "Q8_0 is close to the original"

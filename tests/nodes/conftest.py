@@ -1,10 +1,16 @@
+import json
+import subprocess
 import warnings
+from pathlib import Path
 
 import comfyui as comfy
 import pytest
+import torch
 from browser import find_chromium, open_canvas
-from canvas import find_comfyui, install_requirements, write_models, write_picture
-from layouts import write_comfyui_folder
+from canvas import PACK, find_comfyui, install_requirements, python_of, write_models, write_picture
+from goldens import FOLDER
+from layouts import add_tokenizer, llama_cpp_name, state_of, write_comfyui_folder, write_gguf
+from safetensors.torch import save_file
 
 from wan_core.demo.tiny import tiny_preset
 
@@ -50,3 +56,31 @@ def canvas(server):
 def server(comfyui, base):
     with comfy.serve(comfyui, base) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def measured(comfyui, base, official_folder, tmp_path_factory):
+    """What the checks in `inside` find: name → result. All run in one process of ComfyUI's python."""
+    stored = write_stored(tmp_path_factory.mktemp("stored"), official_folder("t2v-a14b"))
+    command = [python_of(comfyui), Path(__file__).parent / "inside", comfyui, PACK, base / "models", FOLDER, stored]
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
+    assert lines, run.stdout[-2000:] + run.stderr[-6000:]
+    return json.loads(lines[-1].removeprefix("RESULT "))
+
+
+def write_stored(folder: Path, official: Path) -> Path:
+    """An expert and a text encoder in GGUF, and the same weights unpacked: the gguf package is not in ComfyUI's python."""
+
+    def kind_of(name, tensor):
+        return "Q4_0" if tensor.ndim == 2 and "blocks." in name else "Q8_0" if "blk." in name and tensor.ndim == 2 and "rel_b" not in name else "F32"
+
+    unpacked = write_gguf(folder / "high.gguf", state_of(official / "high_noise_model", "dit"), kind_of)
+    save_file(unpacked, folder / "high.safetensors")
+    state = state_of(official / "models_t5_umt5-xxl-enc-bf16.pth", "text_encoder")
+    proto = (official / "google" / "umt5-xxl" / "spiece.model").read_bytes()
+    theirs = {llama_cpp_name(name): t for name, t in state.items()}
+    unpacked = write_gguf(folder / "umt5.gguf", theirs, kind_of, "t5encoder", lambda writer: add_tokenizer(writer, proto))
+    plain = {name: unpacked[llama_cpp_name(name)].to(torch.bfloat16) for name in state}
+    save_file(plain | {"spiece_model": torch.frombuffer(bytearray(proto), dtype=torch.uint8)}, folder / "umt5.safetensors")
+    return folder

@@ -3,22 +3,9 @@
 import json
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
-from canvas import PACK, python_of
-from goldens import FOLDER
-
-INSIDE = Path(__file__).parent / "inside"
-
-
-@pytest.fixture(scope="module")
-def measured(comfyui, base):
-    command = [python_of(comfyui), INSIDE, comfyui, PACK, base / "models", FOLDER]
-    run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
-    assert lines, run.stdout[-2000:] + run.stderr[-6000:]
-    return json.loads(lines[-1].removeprefix("RESULT "))
+from canvas import PACK
 
 
 def test_the_sampler_equals_the_library(measured):

@@ -1,5 +1,6 @@
 """From weights to modules: built without memory, then given the tensors of the file."""
 
+import logging
 from pathlib import Path
 from typing import Callable, Mapping, Optional, TypeVar
 
@@ -126,9 +127,13 @@ def _build(
     device, dtype = usable_device(device), usable_dtype(dtype)
     expected = module.state_dict()
     _check_names(weights, expected)
+    packings = {info.packing for info in weights.info.values() if info.packing}
     if dtype is None:
-        packed = any(info.packing for info in weights.info.values())
-        dtype = torch.bfloat16 if packed else main_dtype(weights)
+        dtype = torch.bfloat16 if packings else main_dtype(weights)
+    if any(packing.startswith("float8") for packing in packings):
+        logging.getLogger(__name__).warning(
+            "%s: fp8 weights are computed in %s, a layer at a time", weights.source, str(dtype).removeprefix("torch.")
+        )
     state = {}
     for name in expected:
         if weights.info[name].packing:

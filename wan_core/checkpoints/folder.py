@@ -9,8 +9,9 @@ from ..errors import CheckpointError, CheckpointNotFound
 from .build import config_beside
 from .formats import infer_dit, infer_vae
 from .names import KINDS, find_part, official_names
-from .read import load_json, named_path, open_weights, read_header
+from .read import load_json, named_path, open_weights
 
+_SINGLE_FILES = (".safetensors", ".gguf")
 _HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")  # such as Wan-AI/Wan2.2-T2V-A14B
 
 
@@ -102,8 +103,8 @@ def _diffusers(folder: Path) -> ModelFolder:
 
 def _comfyui(folder: Path) -> ModelFolder:
     found: dict[str, list[Path]] = {kind: [] for kind in KINDS}
-    for file in sorted(folder.rglob("*.safetensors")):
-        names = list(read_header(file)[0])
+    for file in sorted(file for suffix in _SINGLE_FILES for file in folder.rglob("*" + suffix)):
+        names = list(open_weights(file))
         for kind in KINDS:
             if find_part(kind, names):
                 found[kind].append(file)
@@ -111,7 +112,7 @@ def _comfyui(folder: Path) -> ModelFolder:
         if not files:
             raise CheckpointNotFound(
                 f"{folder} has no {KINDS[kind].removeprefix('a ')}",
-                "an official folder, a diffusers folder, or ComfyUI's single .safetensors files",
+                "an official folder, a diffusers folder, or ComfyUI's single .safetensors or .gguf files",
                 "README, 'Real weights', says which files a model needs",
             )
     high, low = _experts(found["dit"], folder)

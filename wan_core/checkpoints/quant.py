@@ -1,7 +1,7 @@
 """Quantised weights: fp8, scaled fp8, int8 and GGUF blocks stay packed in memory and are unpacked when a layer runs."""
 
 import json
-from typing import Mapping, Optional
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -74,17 +74,26 @@ class Packed(Tensor):
         return f"Packed({tuple(self.shape)}, {self.block or self.stored.dtype}, {self.dtype}, {self.device})"
 
     def __tensor_flatten__(self):  # torch's protocol for "which tensors are held"
-        return ["stored"] if self.scale is None else ["stored", "scale"], None
+        return ["stored"] if self.scale is None else ["stored", "scale"], (self.block, self.dtype)
+
+    @classmethod
+    def __tensor_unflatten__(cls, held, context, shape, stride):
+        block, dtype = context
+        return cls(held["stored"], held.get("scale"), block, shape, dtype)
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         kwargs, first = kwargs or {}, args[0] if args else None
         if func is torch.ops.aten.detach.default:
             return first._with()
+        if func.overloadpacket is torch.ops.aten.to:  # in inference mode it arrives whole
+            return func.decompose(*args, **kwargs)
         if func is torch.ops.aten._to_copy.default:
             return first._with(kwargs.get("dtype"), device=kwargs.get("device"), non_blocking=kwargs.get("non_blocking", False))
         if func is torch.ops.aten.embedding.default and isinstance(first, Packed):
             return first.rows(args[1])
+        if func._schema.is_mutable and isinstance(first, Packed):
+            raise TypeError("a packed weight cannot be changed in place; unpack it first")
         args, kwargs = tree_map_only(Packed, Packed.unpack, (args, kwargs))
         return func(*args, **kwargs)
 

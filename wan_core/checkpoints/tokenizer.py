@@ -15,15 +15,18 @@ def open_tokenizer(path: Path, max_length: int = 512) -> Tokenizer:
         CheckpointError: no tokenizer is there, or it is damaged.
     """
     if path.suffix == ".gguf":
-        return Tokenizer.from_proto(_sentencepiece_of(GGUF(path)), max_length)
+        return Tokenizer.from_proto(gguf_tokenizer(path), max_length)
     return Tokenizer.open(path, max_length)
 
 
-def _sentencepiece_of(file: GGUF) -> bytes:
+def gguf_tokenizer(path: Path) -> bytes:
     """The sentencepiece model that llama.cpp's converter took apart, serialised again.
 
+    Raises:
+        CheckpointError: the file holds none.
     Source: sentencepiece_model.proto; the tokenizer keys of docs/gguf.md.
     """
+    file = GGUF(path)
     key = "tokenizer.ggml."
     tokens, scores, kinds = (file.array(key + name) for name in ("tokens", "scores", "token_type"))
     if not tokens or scores is None or kinds is None or not len(tokens) == len(scores) == len(kinds):

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..checkpoints import describe, find_model, load_dit, load_text_encoder, load_vae
 from ..checkpoints.lora import AppliedLora, LoraReport, expert_of, holds_both, read_lora
 from ..checkpoints.read import open_weights
+from ..checkpoints.tokenizer import open_tokenizer
 from ..conditioning import KeepFirstFrame, first_frame, image_to_video, vcu
 from ..config import Preset
 from ..dit import WanDiT
@@ -90,7 +91,7 @@ class WanPipeline:
             low=load_dit(found.low, preset.dit, torch_dtype) if found.low else None,
             vae=load_vae(found.vae, preset.vae),
             text_encoder=load_text_encoder(found.text_encoder, preset.text, text_dtype),
-            tokenizer=Tokenizer.open(found.tokenizer, preset.dit.text_len),
+            tokenizer=open_tokenizer(found.tokenizer, preset.dit.text_len),
             preset=preset,
             device=device,
         )

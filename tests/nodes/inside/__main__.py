@@ -1,6 +1,6 @@
 """Run by ComfyUI's own python: measures the pack inside ComfyUI and prints one JSON object.
 
-    python tests/nodes/inside COMFYUI PACK MODELS GOLDEN
+    python tests/nodes/inside COMFYUI PACK MODELS GOLDEN STORED
 """
 
 import json

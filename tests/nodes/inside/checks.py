@@ -2,6 +2,7 @@
 
 import tempfile
 
+import formats
 import native
 import solver
 import torch
@@ -9,9 +10,12 @@ import torch
 ALONE = (
     solver.equals_wan_core, solver.same_model_twice, solver.steps_per_expert, solver.lora_changes_its_expert_alone,
     solver.nothing_is_left_behind, solver.batch_index_is_honoured, solver.schedules,
-    solver.a_run_in_two_parts, solver.modulations_take_loras, native.step_caches,
+    solver.a_run_in_two_parts, solver.modulations_take_loras, native.step_caches, formats.gguf_experts,
 )  # fmt: skip
-WITH_FILES = (native.native_and_ours, native.five_b_and_ours, native.conditioning_nodes, native.patches, native.long_text, native.what_one_model_is_told, solver.equals_golden)
+WITH_FILES = (
+    native.native_and_ours, native.five_b_and_ours, native.conditioning_nodes, native.patches, native.long_text,
+    native.what_one_model_is_told, solver.equals_golden, formats.stored_experts, formats.stored_text_encoders,
+)  # fmt: skip
 
 
 def measure() -> dict:

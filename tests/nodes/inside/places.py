@@ -2,4 +2,4 @@
 
 import sys
 
-COMFYUI, PACK, MODELS, GOLDEN = sys.argv[1:5]
+COMFYUI, PACK, MODELS, GOLDEN, STORED = sys.argv[1:6]

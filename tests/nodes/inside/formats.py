@@ -1,0 +1,107 @@
+"""Every way in which a transformer or a text encoder can be stored: ours beside the same weights unpacked, and beside native."""
+
+import json
+from pathlib import Path
+
+import comfy.sd
+import torch
+from host import difference, part, run, texts
+from native import wide_pair
+from places import MODELS, STORED
+from safetensors.torch import load_file, save_file
+
+
+def is_matrix(name, tensor):
+    return "blocks." in name and tensor.ndim == 2
+
+
+def packed(state: dict, layout: str) -> tuple[dict, dict, dict | None]:
+    """(what the file holds, the same unpacked in float32, header notes)."""
+    held, unpacked, notes = dict(state), {name: t.float() for name, t in state.items()}, {}
+    kind = torch.float8_e5m2 if "e5m2" in layout else torch.float8_e4m3fn
+    for name, tensor in state.items():
+        if not is_matrix(name, tensor):
+            continue
+        layer, tensor = name.removesuffix(".weight"), tensor.float()
+        if layout == "int8":
+            scale = tensor.abs().amax() / 127
+            held[name] = (tensor / scale).round().to(torch.int8)
+        else:
+            scale = torch.tensor(1.0) if layout.startswith("plain") else tensor.abs().amax() / torch.finfo(kind).max
+            held[name] = (tensor / scale).to(kind)
+        unpacked[name] = held[name].float() * scale
+        if layout.startswith("scaled"):
+            held[f"{layer}.scale_weight"] = scale
+        elif not layout.startswith("plain"):
+            held[f"{layer}.weight_scale"] = scale
+            notes[layer] = {"format": "int8_tensorwise" if layout == "int8" else str(kind).removeprefix("torch.")}
+            notes[layer]["full_precision_matrix_mult"] = True
+    if layout.startswith("scaled"):
+        held["scaled_fp8"] = torch.zeros(2, dtype=kind)
+    if layout == "notes in the header":
+        return held, unpacked, {"_quantization_metadata": json.dumps({"layers": notes})}
+    for layer, note in notes.items():
+        held[f"{layer}.comfy_quant"] = torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
+    return held, unpacked, None
+
+
+LAYOUTS = ("plain e4m3", "plain e5m2", "scaled e4m3", "notes in tensors", "notes e5m2", "notes in the header", "int8")
+
+
+def stored_experts(tmp):
+    """Layout → (difference to the unpacked weights, difference to the native loader on the same file)."""
+    load, found = part("nodes.host.model").load_expert, {}
+    state, conds = load_file(wide_pair("t2v-a14b", tmp)[0]), texts(4096)
+    for layout in LAYOUTS:
+        held, unpacked, metadata = packed(state, layout)
+        files = [f"{tmp}/{layout} {which}.safetensors" for which in ("held", "unpacked")]
+        save_file({name: t.contiguous() for name, t in held.items()}, files[0], metadata)
+        save_file(unpacked, files[1])
+        ours, plain, native = (
+            run(model, None, conds=conds) for model in (*map(load, files), comfy.sd.load_diffusion_model(files[0]))
+        )  # fmt: skip
+        found[layout] = [difference(ours, plain), difference(ours, native)]
+    return found
+
+
+def gguf_experts():
+    """An expert in GGUF: against the same weights unpacked; with a LoRA; and what is left in the model afterwards."""
+    load, quant = part("nodes.host.model").load_expert, part("wan_core.checkpoints.quant")
+    model, plain = load(f"{STORED}/high.gguf"), load(f"{STORED}/high.safetensors")
+    found = {"plain": difference(run(model, None), run(plain, None))}
+    layer = "diffusion_model.blocks.0.self_attn.q"
+    torch.manual_seed(2)
+    lora = {f"{layer}.lora_down.weight": torch.randn(4, 128) * 0.2, f"{layer}.lora_up.weight": torch.randn(128, 4) * 0.2}
+    before = run(model, None)
+    changed = [comfy.sd.load_lora_for_models(m, None, lora, 1.0, 0)[0] for m in (model, plain)]
+    results = [run(m, None) for m in changed]
+    found["lora"], found["lora changes"] = difference(*results), difference(results[0], before)
+    found["after"] = difference(run(model, None), before)
+    weight = model.model.diffusion_model.blocks[0].self_attn.q.weight
+    found["still packed"] = isinstance(weight, quant.Packed)
+    found["bytes"] = [model.model_size(), plain.model_size()]
+    return found
+
+
+def stored_text_encoders(tmp):
+    """Layout → largest difference to the unpacked encoder, relative to its largest value."""
+    load, found = part("nodes.host.text").load_clip, {}
+    path = next((Path(MODELS) / "text_encoders" / "t2v-a14b").glob("*.safetensors"))
+    state = load_file(path)
+    for layout in ("plain e4m3", "scaled e4m3", "notes in tensors"):
+        names = {name: name.replace("encoder.block.", "encoder.blocks.") for name in state}
+        held, unpacked, metadata = packed({names[name]: t for name, t in state.items() if name != "spiece_model"}, layout)
+        files = [f"{tmp}/{layout} text {which}.safetensors" for which in ("held", "unpacked")]
+        for content, file in zip((held, unpacked), files):
+            content = {name.replace("encoder.blocks.", "encoder.block."): t.contiguous() for name, t in content.items()}
+            content = {name: t.to(torch.bfloat16) if t.dtype == torch.float32 and "scale" not in name else t for name, t in content.items()}
+            save_file(content | {"spiece_model": state["spiece_model"]}, file, metadata)
+        found[layout] = _text_difference(*(load(file) for file in files))
+    found["gguf"] = _text_difference(load(f"{STORED}/umt5.gguf"), load(f"{STORED}/umt5.safetensors"))
+    return found
+
+
+def _text_difference(one, other):
+    encode = part("nodes.host.text").encode
+    a, b = (encode(clip, "a red circle moves 红色")[0][0] for clip in (one, other))
+    return difference(a, b) / float(b.abs().max())

@@ -1,0 +1,27 @@
+"""Quantised files in ComfyUI: our loaders beside the same weights unpacked, and beside the native loader on the same file."""
+
+import pytest
+
+
+@pytest.mark.parametrize("layout", ["plain e4m3", "plain e5m2", "scaled e4m3", "notes in tensors", "notes e5m2", "notes in the header"])
+def test_fp8_experts(measured, layout):
+    from_unpacked, from_native = measured["stored_experts"][layout]
+    assert from_unpacked < 1e-5 and from_native < 1e-4
+
+
+def test_int8_experts(measured):
+    """ComfyUI rounds what goes into an int8 layer as well."""
+    from_unpacked, from_native = measured["stored_experts"]["int8"]
+    assert from_unpacked < 0.05 and from_native < 0.05
+
+
+def test_gguf_experts(measured):
+    found = measured["gguf_experts"]
+    assert found["plain"] < 1e-4 and found["lora"] < 1e-4
+    assert found["lora changes"] > 1e-2 and found["after"] == 0
+    assert found["still packed"] and found["bytes"][0] < 0.5 * found["bytes"][1]
+
+
+@pytest.mark.parametrize("layout", ["plain e4m3", "scaled e4m3", "notes in tensors", "gguf"])
+def test_quantised_text_encoders(measured, layout):
+    assert measured["stored_text_encoders"][layout] < 0.03, "both compute in bfloat16"
