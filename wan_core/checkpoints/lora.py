@@ -267,6 +267,13 @@ def holds_both(weights: Weights) -> bool:
     return any(name.startswith("transformer_2.") for name in weights) and any(name.startswith("transformer.") for name in weights)
 
 
+def made_for(weights: Weights) -> Optional[str]:
+    """"high" or "low" where the file is for one expert of a pair, as its name or its keys say, or None."""
+    if holds_both(weights):
+        return None
+    return "low" if all(name.startswith("transformer_2.") for name in weights) else expert_of(weights.source)
+
+
 def expert_of(path: str | Path) -> Optional[str]:
     """"high" or "low" as the file's name says, or None."""
     words = [word for word in ("high", "low") if says(word, Path(path).name)]

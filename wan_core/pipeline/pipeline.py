@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import describe, find_model, load_dit, load_text_encoder, load_vae
-from ..checkpoints.lora import AppliedLora, LoraReport, expert_of, holds_both, read_lora
+from ..checkpoints.lora import AppliedLora, LoraReport, made_for, read_lora
 from ..checkpoints.read import open_weights
 from ..checkpoints.tokenizer import open_tokenizer
 from ..conditioning import KeepFirstFrame, first_frame, image_to_video, vcu
@@ -130,7 +130,7 @@ class WanPipeline:
         if expert not in (None, "both", *experts):
             raise InputError(f"expert is {expert!r}", " or ".join((*experts, "both")))
         weights = open_weights(path)
-        wanted = expert or (expert_of(path) if self.low is not None and not holds_both(weights) else None)
+        wanted = expert or (made_for(weights) if self.low is not None else None)
         chosen = {wanted: experts[wanted]} if wanted in experts else experts
         self.slot.release()
         before, reports, log = len(self._loras), [], logging.getLogger(__name__)
