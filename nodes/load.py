@@ -13,10 +13,20 @@ SHARD = re.compile(r"(.+)[/\\][^/\\]+-\d{5}-of-\d{5}\.safetensors")
 def choices(category: str) -> list[str]:
     """Files of a models folder; of diffusion_models also the folders that hold shards, in place of the shards."""
     files = folder_paths.get_filename_list(category)
+    if category in ("diffusion_models", "text_encoders"):
+        files = sorted({*files, *_gguf_files(category)})
     if category != "diffusion_models":
         return files
     shards = {file: match[1] for file in files if (match := SHARD.fullmatch(file))}
     return sorted(set(shards.values())) + [file for file in files if file not in shards]
+
+
+def _gguf_files(category: str) -> list[str]:
+    """ComfyUI itself does not list them."""
+    found = []
+    for root in folder_paths.get_folder_paths(category):
+        found += folder_paths.filter_files_extensions(folder_paths.recursive_search(root, [".git"])[0], [".gguf"])
+    return found
 
 
 def find(category: str, name: str) -> str | None:
@@ -52,7 +62,7 @@ class Wan22ExpertLoader(io.ComfyNode):
             description="Loads the high-noise and the low-noise expert of a Wan 2.2 model, or a single model.",
             search_aliases=["load wan", "wan moe loader", "high noise low noise", "unet loader"],
             inputs=[
-                io.Combo.Input("high_noise", options=files, tooltip="The high-noise expert, or the only model (5B, Wan 2.1)."),
+                io.Combo.Input("high_noise", options=files, tooltip="The high-noise expert, or the only model (5B, Wan 2.1); fp8, scaled fp8, int8 and GGUF files too."),
                 io.Combo.Input("low_noise", options=["none", *files], tooltip="The low-noise expert; none for a single model."),
             ],
             outputs=[io.Model.Output("high_noise", display_name="high_noise"), io.Model.Output("low_noise", display_name="low_noise")],
@@ -81,7 +91,7 @@ class Wan22TextEncoderLoader(io.ComfyNode):
             search_aliases=["umt5", "clip loader", "t5"],
             inputs=[
                 io.Combo.Input("text_encoder", options=choices("text_encoders"),
-                               tooltip="Such as umt5_xxl_fp16.safetensors."),
+                               tooltip="Such as umt5_xxl_fp16.safetensors; fp8, scaled fp8 and GGUF files too."),
             ],
             outputs=[io.Clip.Output()],
         )  # fmt: skip

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ...wan_core.checkpoints.folder import says
-from ...wan_core.checkpoints.read import read_header, weight_files
+from ...wan_core.checkpoints.read import open_weights, weight_files
 from ...wan_core.errors import CheckpointError
 from .model import load_expert
 
@@ -60,6 +60,6 @@ def claim(path: str) -> str | None:
 def _metadata(path: Path) -> str:
     """Titles and names in the header, which trainers and converters write there."""
     file = weight_files(path)[0] if path.is_dir() else path
-    if file.suffix != ".safetensors":
+    if file.suffix not in (".safetensors", ".gguf"):
         return ""
-    return " ".join(value for key, value in read_header(file)[1].items() if key.endswith(("title", "name", "description")))
+    return " ".join(value for key, value in open_weights(file).metadata.items() if key.endswith(("title", "name", "description")))
