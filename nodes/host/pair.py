@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-from ...wan_core.checkpoints.folder import says
-from ...wan_core.checkpoints.read import open_weights, weight_files
+from ...wan_core.checkpoints.folder import claim
 from ...wan_core.errors import CheckpointError
 from .model import load_expert
 
@@ -22,7 +21,7 @@ def load_pair(high: str, low: str | None):
             f"{os.path.basename(high)} is in both slots", "the high-noise and the low-noise file",
             "Choose the other expert, or none in low_noise for a single model",
         )  # fmt: skip
-    claims = claim(high), claim(low)
+    claims = claim(Path(high)), claim(Path(low))
     if claims in (("low", "high"), ("low", None), (None, "high")):
         raise CheckpointError(
             f"{os.path.basename(high)} is in the high_noise slot and {os.path.basename(low)} in the low_noise slot",
@@ -46,20 +45,3 @@ def load_pair(high: str, low: str | None):
 def _size(config) -> str:
     kind = "a VACE branch, " if config.vace_layers else ""
     return f"{kind}{config.in_channels} input channels, width {config.dim}, {config.layers} layers"
-
-
-def claim(path: str) -> str | None:
-    """"high" or "low", as the name of a transformer file or folder says, or else its metadata; None: neither, or both."""
-    for text in (os.path.basename(path), _metadata(Path(path))):
-        words = [word for word in ("high", "low") if says(word, text)]
-        if len(words) == 1:
-            return words[0]
-    return None
-
-
-def _metadata(path: Path) -> str:
-    """Titles and names in the header, which trainers and converters write there."""
-    file = weight_files(path)[0] if path.is_dir() else path
-    if file.suffix not in (".safetensors", ".gguf"):
-        return ""
-    return " ".join(value for key, value in open_weights(file).metadata.items() if key.endswith(("title", "name", "description")))

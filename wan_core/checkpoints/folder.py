@@ -9,7 +9,7 @@ from ..errors import CheckpointError, CheckpointNotFound
 from .build import config_beside
 from .formats import infer_dit, infer_vae
 from .names import KINDS, find_part, official_names
-from .read import load_json, named_path, open_weights
+from .read import load_json, named_path, open_weights, weight_files
 
 _SINGLE_FILES = (".safetensors", ".gguf")
 _HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")  # such as Wan-AI/Wan2.2-T2V-A14B
@@ -24,6 +24,7 @@ class ModelFolder:
         high, low: transformer file or folder; low is None for a single model.
         tokenizer: its folder, or the text-encoder file that embeds it.
         boundary: as the folder states it, or None.
+        named: whether names or metadata say which expert is which; else their order is the alphabet's.
     """
 
     layout: str
@@ -33,6 +34,7 @@ class ModelFolder:
     text_encoder: Path
     tokenizer: Path
     boundary: Optional[float] = None
+    named: bool = True
 
 
 def find_model(path: str | Path) -> ModelFolder:
@@ -115,25 +117,24 @@ def _comfyui(folder: Path) -> ModelFolder:
                 "an official folder, a diffusers folder, or ComfyUI's single .safetensors or .gguf files",
                 "README, 'Real weights', says which files a model needs",
             )
-    high, low = _experts(found["dit"], folder)
+    high, low, named = _experts(found["dit"], folder)
     vaes = found["vae"]
     if len(vaes) > 1:  # one for the 14B models and one for the 5B, as ComfyUI's own folders have them
         vaes = [file for file in vaes if _channels(file, "vae") == _channels(high, "dit")] or vaes
     vae, text_encoder = _single(vaes, "vae", folder), _single(found["text_encoder"], "text_encoder", folder)
-    return ModelFolder("comfyui", high, low, vae, text_encoder, tokenizer=text_encoder)
+    return ModelFolder("comfyui", high, low, vae, text_encoder, tokenizer=text_encoder, named=named)
 
 
-def _experts(files: list[Path], folder: Path) -> tuple[Path, Optional[Path]]:
-    """The pair by the words "high" and "low" in the names, or the only file."""
-
-    def named(word: str) -> list[Path]:
-        return [file for file in files if says(word, str(file.relative_to(folder)))]
-
-    high, low = named("high"), named("low")
+def _experts(files: list[Path], folder: Path) -> tuple[Path, Optional[Path], bool]:
+    """The pair, by the words "high" and "low" in names or metadata, or the only file; and whether any words say so."""
+    claims = {file: claim(file, folder) for file in files}
+    high, low = ([file for file in files if claims[file] == word] for word in ("high", "low"))
     if len(files) == 1 and not (high or low):
-        return files[0], None
-    if len(files) == 2 and len(high) == len(low) == 1 and high != low:
-        return high[0], low[0]
+        return files[0], None, True
+    if len(files) == 2 and len(high) == len(low) == 1:
+        return high[0], low[0], True
+    if len(files) == 2 and not (high or low):
+        return files[0], files[1], False
     names = ", ".join(file.name for file in files)
     if len(files) == 1:
         other = "low" if high else "high"
@@ -142,6 +143,24 @@ def _experts(files: list[Path], folder: Path) -> tuple[Path, Optional[Path]]:
         f"{folder} has {len(files)} transformers: {names}",
         "one, or two with 'high' and 'low' in their names", "Move the others to another folder",
     )  # fmt: skip
+
+
+def claim(path: Path, folder: Optional[Path] = None) -> Optional[str]:
+    """"high" or "low", as the name of a transformer file or folder says, or else its metadata; None: neither, or both.
+
+    Args:
+        folder: names of subfolders below it count as well.
+    """
+    file = weight_files(path)[0] if path.is_dir() else path
+    texts = [str(path.relative_to(folder)) if folder else path.name]
+    if file.suffix in _SINGLE_FILES:  # trainers and converters write titles and names into their headers
+        metadata = open_weights(file).metadata
+        texts.append(" ".join(value for key, value in metadata.items() if key.endswith(("title", "name", "description"))))
+    for text in texts:
+        words = [word for word in ("high", "low") if says(word, text)]
+        if len(words) == 1:
+            return words[0]
+    return None
 
 
 def says(word: str, name: str) -> bool:

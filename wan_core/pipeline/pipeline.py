@@ -22,6 +22,7 @@ from ..memory.devices import default_device, usable_device, usable_dtype
 from ..text import UMT5, Tokenizer
 from ..vae import WanVAE
 from ..video import find_ffmpeg
+from .fingerprint import guess_order
 from .inputs import Inputs
 from .output import WanOutput
 from .request import Request
@@ -73,7 +74,8 @@ class WanPipeline:
         """Open a model folder.
 
         Args:
-            path: official folder, diffusers folder, or a folder of ComfyUI single files.
+            path: official folder, diffusers folder, or a folder of ComfyUI single files. Where neither names nor
+                metadata of two experts say which is which, a test of both decides; a warning says that it is a guess.
             torch_dtype: what transformer and text encoder compute in; None: as stored. The VAE is always float32,
                 and the text encoder takes bfloat16 in place of float16.
             device: where to run; None: CUDA where there is one, else the CPU.
@@ -86,10 +88,15 @@ class WanPipeline:
         found = find_model(path)
         # umT5 overflows in float16; bfloat16 has the range that it was trained in.
         text_dtype = torch.bfloat16 if torch_dtype == torch.float16 else torch_dtype
+        vae = load_vae(found.vae, preset.vae)
+        high = load_dit(found.high, preset.dit, torch_dtype)
+        low = load_dit(found.low, preset.dit, torch_dtype) if found.low else None
+        if not found.named:
+            high, low = guess_order({found.high.name: high, found.low.name: low}, vae)
         return cls(
-            high=load_dit(found.high, preset.dit, torch_dtype),
-            low=load_dit(found.low, preset.dit, torch_dtype) if found.low else None,
-            vae=load_vae(found.vae, preset.vae),
+            high=high,
+            low=low,
+            vae=vae,
             text_encoder=load_text_encoder(found.text_encoder, preset.text, text_dtype),
             tokenizer=open_tokenizer(found.tokenizer, preset.dit.text_len),
             preset=preset,
