@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
-from .limits import LARGEST_HEADER
+from .limits import LARGEST_HEADER, MOST_TENSORS
 
 PROGRAM = "data.pkl"
 
@@ -62,6 +62,8 @@ def _find_directory(file: BinaryIO, size: int) -> int:
 
 
 def _check_entries(file: BinaryIO, entries: list[zipfile.ZipInfo], directory: int) -> None:
+    if len(entries) > MOST_TENSORS + 100:  # beside the tensors it has a program and a few notes
+        raise ValueError(f"{len(entries):,} records")
     folders = {entry.filename.partition("/")[0] for entry in entries}
     # Readers differ in case and in what they do with a NUL, so neither may matter.
     names = {entry.orig_filename.lower() for entry in entries}

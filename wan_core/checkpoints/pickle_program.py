@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, Callable, Mapping, NamedTuple
 import torch
 
 from .header import DTYPES
-from .limits import check_tensor
+from .limits import LARGEST_DIMENSION, check_tensor
 
-_MOST_INSTRUCTIONS = 1_000_000  # a tensor takes about 40
+_MOST_INSTRUCTIONS = 500_000  # a tensor takes about 40
 
 _STORAGES = {
     f"torch {name}Storage": dtype
@@ -109,6 +109,10 @@ class _Machine:
     def push(self, value) -> None:
         self.stack.append(value)
 
+    def protocol(self, version: int) -> None:
+        if version not in (2, 3):
+            raise ValueError(f"a pickle of protocol {version}")
+
     def mark(self, _) -> None:
         self.marked.append(self.stack)
         self.stack = []
@@ -145,7 +149,7 @@ class _Machine:
 
     def name(self, name: str) -> None:
         if name not in _CALLS and name not in _STORAGES and name not in _DTYPES:
-            raise ValueError(f"{name.replace(' ', '.')[:100]}, which is no tensor")
+            raise ValueError(f"it names {name.replace(' ', '.')[:100]}, which a state dict does not need")
         self.push(_Global(name))
 
     def call(self, _) -> None:
@@ -164,7 +168,7 @@ class _Machine:
         kind, type_, key, device, count, *view = self.stack.pop()
         if (type(kind), type(key), type(device), type(count)) != (str, str, str, int) or kind != "storage":
             raise TypeError
-        if type(type_) is not _Global or type_ not in _STORAGES or count < 0 or view not in ([], [None]):
+        if type(type_) is not _Global or type_ not in _STORAGES or not 0 <= count <= LARGEST_DIMENSION or view not in ([], [None]):
             raise ValueError("an impossible storage")
         storage = Storage(key, _STORAGES[type_], count)
         if self.storages.setdefault(key, storage) != storage:
@@ -194,7 +198,7 @@ _CALLS: Mapping[str, Callable] = {
     "torch._utils _rebuild_parameter": _parameter,
 }
 _INSTRUCTIONS: Mapping[str, Callable] = {
-    "PROTO": lambda machine, version: None,
+    "PROTO": _Machine.protocol,
     **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"), _Machine.push),
     "NONE": lambda machine, _: machine.push(None),
     "NEWTRUE": lambda machine, _: machine.push(True),

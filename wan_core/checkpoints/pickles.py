@@ -2,7 +2,6 @@
 
 import io
 import math
-import struct
 from pathlib import Path
 from typing import BinaryIO, Iterator, Mapping, Optional
 
@@ -100,6 +99,8 @@ def _check(path: Path) -> tuple[dict[str, Stored], bool]:
 def _check_archive(path: Path):
     """torch 1.6 and later: a zip archive of the program and one record per storage."""
     sizes, program = read_archive(path)
+    if "constants.pkl" in sizes:
+        raise ValueError("a TorchScript program")
     state, storages = run(io.BytesIO(program))
     for storage in storages:
         if sizes.get(f"data/{storage.key}", -1) != storage.size:
@@ -120,8 +121,8 @@ def _check_stream(file: BinaryIO, size: int):
         raise ValueError("other storages than its program needs")
     position = head.tell()
     for key in keys:
-        file.seek(position)
-        if file.read(8) != struct.pack("<q", by_key[key].count):
+        file.seek(min(position, size))
+        if int.from_bytes(file.read(8), "little") != by_key[key].count:
             raise ValueError(f"the numbers of storage {key[:20]!r} are missing or of another size")
         position += 8 + by_key[key].size
     if position != size:

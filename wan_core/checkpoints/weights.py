@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Iterator, Mapping, NamedTuple, Optional, Sequence
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .mapping import map_bytes, view_bytes
 
 
 class TensorInfo(NamedTuple):
@@ -17,12 +17,17 @@ class TensorInfo(NamedTuple):
     dtype: torch.dtype
     shape: tuple[int, ...]
     file: Optional[Path] = None  # None: not in a safetensors file
-    stored_name: str = ""
+    offset: int = 0  # where it starts in that file
     packing: str = ""  # of tensors whose bytes are no plain numbers, such as "Q4_K"; `shape` is the unpacked one
 
     @property
     def parameters(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes in a safetensors file."""
+        return self.parameters * self.dtype.itemsize
 
 
 class Weights:
@@ -39,7 +44,7 @@ class Weights:
         self.info, self.metadata, self.source, self.size = dict(info), dict(metadata), source, size
         # Of tensors that are not in safetensors files: name → (the mapping they are in, their name there).
         self._places = dict(places)
-        self._open: dict[Path, safe_open] = {}
+        self._open: dict[Path, Tensor] = {}
 
     @classmethod
     def joined(cls, parts: Sequence["Weights"], source: str) -> "Weights":
@@ -72,8 +77,8 @@ class Weights:
             source, stored = self._places[name]
             return source[stored]
         if info.file not in self._open:
-            self._open[info.file] = safe_open(info.file, "pt")
-        return self._open[info.file].get_tensor(info.stored_name)
+            self._open[info.file] = map_bytes(info.file, 0, info.file.stat().st_size)
+        return view_bytes(self._open[info.file][info.offset : info.offset + info.size], info.dtype, info.shape)
 
     def read(self, name: str) -> Tensor:
         """The tensor through a mapping of its own, so that its pages are given back together with it."""
@@ -81,8 +86,7 @@ class Weights:
         if info.file is None:
             source, stored = self._places[name]
             return getattr(source, "read", source.__getitem__)(stored)
-        with safe_open(info.file, "pt") as file:
-            return file.get_tensor(info.stored_name)
+        return view_bytes(map_bytes(info.file, info.offset, info.size), info.dtype, info.shape)
 
     def renamed(self, names: Mapping[str, str]) -> "Weights":
         """Only the tensors in `names` (ours → theirs), under our names."""
