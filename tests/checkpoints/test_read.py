@@ -4,6 +4,7 @@ import pickle
 import re
 import shutil
 import struct
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,10 @@ import torch
 from goldens import golden
 from safetensors.torch import save_file
 
-from wan_core.checkpoints import load_dit, load_text_encoder, load_vae
+from wan_core.checkpoints import inspect, load_dit, load_text_encoder, load_vae
 from wan_core.checkpoints.read import open_weights, read_header
+from wan_core.config import PRESETS
+from wan_core.dit import WanDiT
 from wan_core.errors import CheckpointError, CheckpointNotFound
 
 
@@ -47,6 +50,22 @@ def test_a_file_cut_at_every_byte_is_recognised(file):
     file.write_bytes(whole + b"x")
     with pytest.raises(CheckpointError, match=f"{len(whole) + 1:,} bytes where its header describes {len(whole):,}"):
         open_weights(file)
+
+
+def test_thirty_gigabytes_are_inspected_in_a_moment(tmp_path):
+    """The VACE expert at its real size, in a file of holes."""
+    with torch.device("meta"):
+        state = WanDiT(PRESETS["vace-a14b"].dit).state_dict()
+    entries, end = {}, 0
+    for name, t in state.items():
+        first, end = end, end + 2 * t.numel()
+        entries[name] = {"dtype": "BF16", "shape": list(t.shape), "data_offsets": [first, end]}
+    path = crafted(tmp_path / "model.safetensors", entries)
+    os.truncate(path, path.stat().st_size + end)
+    start = time.perf_counter()
+    info = inspect(path)
+    seconds = time.perf_counter() - start
+    assert info.size > 30e9 and info.config == PRESETS["vace-a14b"].dit and seconds < 1
 
 
 def crafted(path, header, payload=b""):
