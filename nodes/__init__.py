@@ -2,9 +2,9 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import conditioning, decode, load, sample, text
+from . import conditioning, decode, load, lora, sample, text
 
 
 class Extension(ComfyExtension):
     async def get_node_list(self):
-        return [*load.NODES, *text.NODES, *conditioning.NODES, *sample.NODES, *decode.NODES]
+        return [*load.NODES, *lora.NODES, *text.NODES, *conditioning.NODES, *sample.NODES, *decode.NODES]

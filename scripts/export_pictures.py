@@ -18,17 +18,22 @@ VALUES = {
         "high_noise": "wan2.2_t2v_high_noise_14B_fp16.safetensors",
         "low_noise": "wan2.2_t2v_low_noise_14B_fp16.safetensors",
     },
+    "Wan22LoraPair": {
+        "lora_1": "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors", "strength_low_1": 0,
+        "lora_2": "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors", "strength_high_2": 0,
+    },
     "Wan22VAELoader": {"vae_name": "wan_2.1_vae.safetensors"},
     "Wan22TextEncode": {"positive": "A cat walks through the snow, low camera, soft morning light"},
 }
 LIST = "() => Object.keys(LiteGraph.registered_node_types).filter(name => name.startsWith('Wan22'))"
-DRAW = """([name, id, values, scale, origin, border]) => {
+DRAW = """async ([name, id, values, scale, origin, border]) => {
   app.graph.clear();
   const node = LiteGraph.createNode(name);
   node.id = id;  // the page remembers the values of an id it has seen
   app.graph.add(node);
   node.badges = [];
   for (const widget of node.widgets ?? []) widget.value = values[widget.name] ?? widget.value;
+  await new Promise((done) => setTimeout(done, 400));  // the LoRA node shows the rows that are in use
   const size = node.computeSize();
   const text = (node.widgets ?? []).filter(widget => widget.options?.multiline || widget.type === 'customtext').length;
   const longest = Math.max(0, ...(node.widgets ?? []).map(widget => widget.type === 'combo' ? String(widget.value).length : 0));

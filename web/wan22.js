@@ -1,16 +1,20 @@
-// The frontend of the pack: plots on the sampler, guider and plan nodes, live marks while a run is under way, and labels.
+// The frontend of the pack: plots on the sampler, guider and plan nodes, live marks while a run is under way, the rows of
+// the LoRA node, reports and labels.
 // Nodes work without any of it: it edits the inputs that are there and keeps nothing of its own.
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { PathPanel } from "./paths.js";
 import { SigmaPlot } from "./plot.js";
+import { showReport } from "./report.js";
+import { LoraRows } from "./rows.js";
 import { plan, runSigmas, timesteps } from "./schedule.js";
 import { comboLabel, loadText, text } from "./text.js";
 
 const SHOW = "Wan22.Plot.Show", CLIP = "Wan22.Preview.Clip";
 const REFRESH = 250; // milliseconds between looks at the inputs: they change by hand, by undo, by links and by other packs
 const PAIRS = new Set(["t2v-a14b", "i2v-a14b", "vace-a14b"]); // models of the plan node with two experts
+const REPORTS = new Set(["Wan22LoraPair", "Wan22Plan"]);
 const PICTURE = /^data:image\/jpeg;base64,[A-Za-z0-9+/=]+$/;
 
 const views = new WeakMap(); // node → its view
@@ -165,12 +169,25 @@ app.registerExtension({
     await loadText((path) => api.fetchApi(path), setting("Comfy.Locale"));
     api.addEventListener("wan22.sampling", ({ detail }) => views.get(nodeById(detail?.node))?.hear(detail));
   },
+  onNodeOutputsUpdated(outputs) { // a workflow has been opened again, or undone
+    for (const [id, output] of Object.entries(outputs)) {
+      const node = nodeById(id);
+      if (REPORTS.has(node?.comfyClass)) showReport(node, output);
+    }
+  },
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith("Wan22")) return;
     for (const input of node.widgets ?? []) if (input.type === "combo") input.options.getOptionLabel = comboLabel;
-    if (!(node.comfyClass in RUNS)) return;
-    const view = new View(node), removed = node.onRemoved;
-    views.set(node, view);
+    if (REPORTS.has(node.comfyClass)) {
+      const executed = node.onExecuted;
+      node.onExecuted = function (output) {
+        executed?.apply(this, arguments);
+        showReport(this, output);
+      };
+    }
+    if (!(node.comfyClass in RUNS) && node.comfyClass !== "Wan22LoraPair") return;
+    const view = node.comfyClass in RUNS ? new View(node) : new LoraRows(node), removed = node.onRemoved;
+    if (view instanceof View) views.set(node, view);
     node.onRemoved = function (...given) {
       view.stop();
       return removed?.apply(this, given);

@@ -1,28 +1,15 @@
 """LoRA files of every layout against merging by hand."""
 
+import lora_files
 import pytest
 import torch
+from lora_files import LAYOUTS, MODULES, written
 from safetensors.torch import save_file
 
 from wan_core import WanPipeline
 from wan_core.checkpoints import load_dit
 from wan_core.checkpoints.lora import AppliedLora, read_lora
 from wan_core.errors import CheckpointError, InputError
-
-MODULES = ("blocks.0.self_attn.q", "blocks.1.cross_attn.o", "blocks.0.ffn.0", "blocks.1.ffn.2")
-DIFFUSERS = {
-    "blocks.0.self_attn.q": "blocks.0.attn1.to_q", "blocks.1.cross_attn.o": "blocks.1.attn2.to_out.0",
-    "blocks.0.ffn.0": "blocks.0.ffn.net.0.proj", "blocks.1.ffn.2": "blocks.1.ffn.net.2",
-}  # fmt: skip
-LAYOUTS = {  # (name of a module, of its two halves); alpha or not
-    "lightx2v": (lambda m: f"diffusion_model.{m}", "lora_down.weight", "lora_up.weight", True),
-    "peft": (lambda m: f"diffusion_model.{m}", "lora_A.weight", "lora_B.weight", False),
-    "peft with adapter": (lambda m: f"base_model.model.{m}", "lora_A.default.weight", "lora_B.default.weight", False),
-    "kohya": (lambda m: "lora_unet_" + m.replace(".", "_"), "lora_down.weight", "lora_up.weight", True),
-    "fun": (lambda m: "lora_unet__" + m.replace(".", "_"), "lora_down.weight", "lora_up.weight", True),
-    "diffusers": (lambda m: f"transformer.{DIFFUSERS[m]}", "lora_A.weight", "lora_B.weight", False),
-    "bare": (lambda m: m, "lora_A.weight", "lora_B.weight", False),
-}
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +18,7 @@ def folder(official_folder):
 
 
 def halves(folder, rank=4, seed=0):
-    """module → (down, up) of random halves that fit the model."""
-    torch.manual_seed(seed)
-    state = load_dit(folder).state_dict()
-    return {m: (0.1 * torch.randn(rank, state[f"{m}.weight"].shape[1]), 0.1 * torch.randn(state[f"{m}.weight"].shape[0], rank)) for m in MODULES}
-
-
-def written(layout, parts):
-    name, down, up, alpha = LAYOUTS[layout]
-    state = {}
-    for module, (a, b) in parts.items():
-        state |= {f"{name(module)}.{down}": a, f"{name(module)}.{up}": b}
-        if alpha:
-            state[f"{name(module)}.alpha"] = torch.tensor(2.0)
-    return state, (2.0 / 4 if alpha else 1.0)
+    return lora_files.halves(load_dit(folder).state_dict(), rank, seed)
 
 
 def inputs():
@@ -74,16 +48,9 @@ def test_every_layout_equals_merging_by_hand(folder, layout):
 
 
 def test_whole_changes_of_weights_biases_norms_modulation_and_head(folder):
-    state = load_dit(folder).state_dict()
-    keys = {
-        "blocks.0.self_attn.norm_q.weight": "blocks.0.self_attn.norm_q.diff", "blocks.1.ffn.0.bias": "blocks.1.ffn.0.diff_b",
-        "blocks.0.modulation": "blocks.0.diff_m", "head.modulation": "head.modulation.diff", "patch_embedding.weight": "patch_embedding.diff",
-        "head.head.weight": "head.head.diff", "time_embedding.0.weight": "time_embedding.0.diff",
-    }  # fmt: skip
-    torch.manual_seed(2)
-    deltas = {name: 0.1 * torch.randn_like(state[name]) for name in keys}
+    state, deltas = lora_files.whole(load_dit(folder).state_dict())
     model = load_dit(folder)
-    AppliedLora(model, read_lora({f"diffusion_model.{keys[name]}": delta for name, delta in deltas.items()}, model))
+    AppliedLora(model, read_lora(state, model))
     assert torch.allclose(model(*inputs()), merged(folder, deltas)(*inputs()), atol=1e-5)
 
 

@@ -19,7 +19,7 @@ from wan_core.video import find_ffmpeg, read_metadata, read_video
 NODES = {
     "Wan22ExpertLoader", "Wan22TextEncoderLoader", "Wan22TextEncode", "Wan22VAELoader", "Wan22VAEEncode", "Wan22VAEDecode",
     "Wan22VAEDecodeToVideo", "Wan22EmptyLatent", "Wan22I2VConditioning", "Wan22TI2V", "Wan22VCU", "Wan22MoEGuider",
-    "Wan22FlowSchedule", "Wan22Solver", "Wan22MoEKSampler", "Wan22Plan",
+    "Wan22FlowSchedule", "Wan22Solver", "Wan22MoEKSampler", "Wan22Plan", "Wan22LoraPair",
 }  # fmt: skip
 
 

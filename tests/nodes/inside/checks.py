@@ -3,6 +3,7 @@
 import tempfile
 
 import formats
+import loras
 import native
 import solver
 import torch
@@ -15,6 +16,7 @@ ALONE = (
 WITH_FILES = (
     native.native_and_ours, native.five_b_and_ours, native.conditioning_nodes, native.patches, native.long_text,
     native.what_one_model_is_told, solver.equals_golden, formats.stored_experts, formats.stored_text_encoders,
+    loras.lora_pairs, loras.what_the_node_leaves_alone, loras.modulations_beside_other_runs,
 )  # fmt: skip
 
 

@@ -1,0 +1,93 @@
+// The LoRA node shows the rows that are in use and an empty one. The inputs are all there; the others are hidden.
+
+import { NONE, rowsShown, siblingOf, strengthsFor } from "./loras.js";
+
+const REFRESH = 250; // milliseconds between looks at the inputs: they change by hand, by undo, by links and by other packs
+
+/** The rows of one node. */
+export class LoraRows {
+  constructor(node) {
+    this.node = node;
+    this.rows = [];
+    for (let n = 1; this.#widget(`lora_${n}`); n++) {
+      const [file, high, low] = ["lora", "strength_high", "strength_low"].map((name) => this.#widget(`${name}_${n}`));
+      this.rows.push({ file, high, low, widgets: [file, high, low], before: file.value });
+    }
+    for (const row of this.rows) {
+      // Rows that are not in use are not sent, but stay in the workflow file. Asked when a prompt is made, not before.
+      for (const { options } of row.widgets) Object.defineProperty(options, "serialize", { get: () => this.#used(row), set() {}, enumerable: true });
+      const chosen = row.file.callback;
+      row.file.callback = (...given) => {
+        this.#choose(row);
+        const result = chosen?.apply(row.file, given);
+        this.refresh();
+        return result;
+      };
+    }
+    const configured = node.onConfigure;
+    node.onConfigure = (...given) => {
+      configured?.apply(node, given);
+      this.refresh(false); // the file has the node's size
+    };
+    this.refresh();
+    this.timer = setInterval(() => this.refresh(), REFRESH);
+  }
+
+  stop() {
+    clearInterval(this.timer);
+  }
+
+  #widget(name) {
+    return this.node.widgets?.find((widget) => widget.name === name);
+  }
+
+  #linked(widget) {
+    return this.node.inputs?.some((input) => input.widget?.name === widget.name && input.link != null);
+  }
+
+  #used(row) {
+    return row.file.value !== NONE || row.widgets.some((widget) => this.#linked(widget));
+  }
+
+  /** A file has been chosen by hand: set the strengths by its name, and put its other half into the next row. */
+  #choose(row) {
+    const file = row.file.value, files = Array.from(row.file.options.values ?? []);
+    if (file === row.before || file === NONE) return;
+    const next = this.rows[this.rows.indexOf(row) + 1], other = siblingOf(file, files);
+    const free = next && !this.#used(next), paired = next && next.file.value === siblingOf(row.before, files);
+    this.#set(row, file, row);
+    if (!other || !(free || paired) || this.rows.some((any) => any !== next && any.file.value === other)) return;
+    this.#set(next, other, free ? row : next);
+  }
+
+  /** Put a file into a row, with the strengths that another row has had so far. */
+  #set(row, file, { high, low }) {
+    const strengths = strengthsFor(file, row.before, { high: high.value, low: low.value });
+    [row.file.value, row.high.value, row.low.value] = [file, strengths.high, strengths.low];
+  }
+
+  /** Show what is needed. @param {boolean} resize let the node grow and shrink with it */
+  refresh(resize = true) {
+    const { node, rows } = this;
+    if (node.graph && node.graph.getNodeById(node.id) !== node) return this.stop(); // another workflow has been opened
+    const used = rows.map((row) => this.#used(row)), count = rowsShown(used);
+    let changed = false;
+    rows.forEach((row, i) => {
+      row.before = row.file.value;
+      changed = this.#show(row.file, i < count) || changed;
+      for (const strength of [row.high, row.low]) changed = this.#show(strength, used[i]) || changed;
+    });
+    if (!changed) return;
+    node.widgets.push(node.widgets.pop()); // Nodes 2.0 looks at its widgets when their list changes
+    if (resize) node.setSize([node.size[0], node.computeSize()[1]]);
+    node.setDirtyCanvas(true, true);
+  }
+
+  /** Whether that changes anything. */
+  #show(widget, shown) {
+    if (widget.hidden === !shown) return false;
+    widget.hidden = !shown; // the classic canvas reads this
+    widget.options.hidden = !shown; // and Nodes 2.0 this
+    return true;
+  }
+}
