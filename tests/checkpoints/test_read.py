@@ -11,6 +11,7 @@ import pytest
 import torch
 from goldens import golden
 from safetensors.torch import save_file
+from sparse import write_sparse
 
 from wan_core.checkpoints import inspect, load_dit, load_text_encoder, load_vae
 from wan_core.checkpoints.read import open_weights, read_header
@@ -56,16 +57,13 @@ def test_thirty_gigabytes_are_inspected_in_a_moment(tmp_path):
     """The VACE expert at its real size, in a file of holes."""
     with torch.device("meta"):
         state = WanDiT(PRESETS["vace-a14b"].dit).state_dict()
-    entries, end = {}, 0
-    for name, t in state.items():
-        first, end = end, end + 2 * t.numel()
-        entries[name] = {"dtype": "BF16", "shape": list(t.shape), "data_offsets": [first, end]}
-    path = crafted(tmp_path / "model.safetensors", entries)
-    os.truncate(path, path.stat().st_size + end)
-    start = time.perf_counter()
-    info = inspect(path)
-    seconds = time.perf_counter() - start
-    assert info.size > 30e9 and info.config == PRESETS["vace-a14b"].dit and seconds < 1
+    path = write_sparse(tmp_path / "model.safetensors", state)
+    seconds = []
+    for _ in range(3):  # one of them undisturbed by whatever else the machine does
+        start = time.perf_counter()
+        info = inspect(path)
+        seconds.append(time.perf_counter() - start)
+    assert info.size > 30e9 and info.config == PRESETS["vace-a14b"].dit and min(seconds) < 1
 
 
 def crafted(path, header, payload=b""):
