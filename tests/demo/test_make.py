@@ -13,7 +13,7 @@ def test_every_stage_runs_for_two_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(train_vae, "STAGES", tuple(short(stage) for stage in train_vae.STAGES))
     monkeypatch.setattr(make, "STAGES", tuple(short(stage) for stage in train_experts.STAGES))
     monkeypatch.setattr(train_experts, "BASE", replace(train_experts.BASE, steps=2))
-    for name, value in {"BASE_STOP": 2, "CLIPS": 4, "IMAGE_CLIPS": 2, "BATCH": 2}.items():
+    for name, value in {"BASE_STOP": 2, "CLIPS": 4, "FIRST_CLIPS": 4, "IMAGE_CLIPS": 2, "BATCH": 2}.items():
         monkeypatch.setattr(train_experts, name, value)
     monkeypatch.setattr(release, "FOLDER", tmp_path / "model")
     monkeypatch.setattr(make, "save_logs", lambda folder, to: None)

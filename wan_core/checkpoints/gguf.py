@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .blocks import FORMATS
+from .limits import LONGEST_NAME, MOST_DIMENSIONS, MOST_TENSORS
+from .mapping import map_bytes, view_bytes
 
 _PLAIN = {
     0: torch.float32, 1: torch.float16, 24: torch.int8, 25: torch.int16, 26: torch.int32, 27: torch.int64,
@@ -23,10 +25,8 @@ _PACKED = {2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K", 11
 _REFUSED = {9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 29: "IQ1_M"}
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_MOST = 100_000  # tensors, and metadata entries; real files have below 2,000
-_LONGEST_NAME = 1024
+_ALIGNMENTS = tuple(str(2**n) for n in range(3, 13))
 _LONGEST_ARRAY = 2_000_000  # strings; the vocabulary of umT5 has 256,384
-_MOST_DIMENSIONS = 5
 
 
 class GGUFTensor(NamedTuple):
@@ -61,12 +61,14 @@ class GGUF:
     def __getitem__(self, name: str) -> Tensor:
         """The tensor as it lies in the file; a packed one as uint8 (blocks, bytes of a block)."""
         if self._whole is None:
-            self._whole = self._map()
-        return self._slice(self._whole, self.tensors[name])
+            self._whole = map_bytes(self.path, 0, self.path.stat().st_size)
+        tensor = self.tensors[name]
+        return _view(self._whole[tensor.offset : tensor.offset + tensor.size], tensor)
 
     def read(self, name: str) -> Tensor:
         """The same through a mapping of its own."""
-        return self._slice(self._map(), self.tensors[name])
+        tensor = self.tensors[name]
+        return _view(map_bytes(self.path, tensor.offset, tensor.size), tensor)
 
     def array(self, key: str) -> Optional[list]:
         """A list of strings or numbers from the metadata, or None."""
@@ -77,17 +79,6 @@ class GGUF:
             cursor = _Cursor(self.path, view, start)
             return [cursor.string() if kind == _STRING else cursor.number(_NUMBERS[kind]) for _ in range(count)]
 
-    def _map(self) -> Tensor:
-        storage = torch.UntypedStorage.from_file(str(self.path), False, self.path.stat().st_size)
-        return torch.empty(0, dtype=torch.uint8).set_(storage)
-
-    @staticmethod
-    def _slice(whole: Tensor, tensor: GGUFTensor) -> Tensor:
-        data = whole[tensor.offset : tensor.offset + tensor.size]
-        if tensor.packing:
-            return data.view(-1, FORMATS[tensor.packing].size)
-        return data.view(tensor.dtype).view(tensor.shape)
-
     def _read_header(self, cursor: "_Cursor") -> dict[str, GGUFTensor]:
         if cursor.take(4) != b"GGUF":
             raise cursor.damaged("other bytes than GGUF at its start")
@@ -96,18 +87,18 @@ class GGUF:
             order = ", or one of big-endian order" if version > 0xFFFF else ""
             raise CheckpointError(f"{self.path} is GGUF version {version}{order}", "version 2 or 3", "Use a newer file of the model")
         tensors, entries = cursor.number("Q"), cursor.number("Q")
-        if max(tensors, entries) > _MOST:
+        if max(tensors, entries) > MOST_TENSORS:
             raise cursor.damaged(f"{tensors:,} tensors and {entries:,} metadata entries")
         for _ in range(entries):
             self._read_entry(cursor)
         raw = [self._read_tensor(cursor) for _ in range(tensors)]
-        alignment = int(self.metadata.get("general.alignment", "32"))
-        if alignment not in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096):
-            raise cursor.damaged(f"an alignment of {alignment}")
-        return self._place(cursor, raw, alignment)
+        alignment = self.metadata.get("general.alignment", "32")
+        if alignment not in _ALIGNMENTS:
+            raise cursor.damaged(f"an alignment of {alignment[:20]}")
+        return self._place(cursor, raw, int(alignment))
 
     def _read_entry(self, cursor: "_Cursor") -> None:
-        key, kind = cursor.string(_LONGEST_NAME), cursor.number("I")
+        key, kind = cursor.string(LONGEST_NAME), cursor.number("I")
         if key in self.metadata or key in self._arrays:
             raise cursor.damaged(f"the metadata {key!r} twice")
         if kind == _STRING:
@@ -131,8 +122,8 @@ class GGUF:
 
     def _read_tensor(self, cursor: "_Cursor") -> tuple[str, tuple[int, ...], int, int]:
         """Name, shape with the slowest dimension first, type, offset from the start of the data."""
-        name, dimensions = cursor.string(_LONGEST_NAME), cursor.number("I")
-        if dimensions > _MOST_DIMENSIONS:
+        name, dimensions = cursor.string(LONGEST_NAME), cursor.number("I")
+        if dimensions > MOST_DIMENSIONS:
             raise cursor.damaged(f"{name!r} with {dimensions} dimensions")
         shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
         if 0 in shape:
@@ -180,10 +171,17 @@ class GGUF:
         key = f"comfy.gguf.orig_shape.{name}"
         if key not in self._arrays:
             return shape
-        original = tuple(self.array(key)) if self._arrays[key][1] <= _MOST_DIMENSIONS else ()
+        original = tuple(self.array(key)) if self._arrays[key][1] <= MOST_DIMENSIONS else ()
         if not all(isinstance(size, int) and size >= 0 for size in original) or math.prod(original) != math.prod(shape):
             raise cursor.damaged(f"{name!r} of shape {shape} and an original shape of {original}")
         return original
+
+
+def _view(data: Tensor, tensor: GGUFTensor) -> Tensor:
+    """Bytes (size,) as the tensor's numbers, or as its blocks."""
+    if tensor.packing:
+        return data.view(-1, FORMATS[tensor.packing].size)
+    return view_bytes(data, tensor.dtype, tensor.shape)
 
 
 def _aligned(position: int, alignment: int) -> int:

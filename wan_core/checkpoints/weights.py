@@ -38,6 +38,7 @@ class Weights:
         metadata: strings from the headers.
         source: the path, for messages.
         size: bytes on disk, or in memory for a state dict.
+        scales: name of a packed weight → what its numbers are multiplied with.
     """
 
     def __init__(self, info: Mapping[str, TensorInfo], places: Mapping, metadata, source: str, size: int):
@@ -45,6 +46,7 @@ class Weights:
         # Of tensors that are not in safetensors files: name → (the mapping they are in, their name there).
         self._places = dict(places)
         self._open: dict[Path, Tensor] = {}
+        self.scales: dict[str, Tensor] = {}
 
     @classmethod
     def joined(cls, parts: Sequence["Weights"], source: str) -> "Weights":

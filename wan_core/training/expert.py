@@ -1,7 +1,7 @@
 """Training a transformer: flow matching on cached latents and texts, within one expert's range of noise levels."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional, Sequence
 
 import torch
@@ -60,6 +60,11 @@ class Samples:
     def __post_init__(self):
         if not len(self.latents) or len(self.latents) != len(self.text_of):
             raise InputError(f"{len(self.latents)} clips with texts for {len(self.text_of)}", "at least one clip, each with texts")
+
+    def first(self, count: int) -> "Samples":
+        """The first clips alone."""
+        y = None if self.y is None else self.y[:count]
+        return replace(self, latents=self.latents[:count], text_of=self.text_of[:count], y=y)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Optional[Tensor]]:
         """x0 (B, z, T', h, w), text (B, n, text_dim) padded with zeros, y or None."""
