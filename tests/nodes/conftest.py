@@ -59,9 +59,14 @@ def server(comfyui, base):
 
 
 @pytest.fixture(scope="session")
-def measured(comfyui, base, official_folder, tmp_path_factory):
+def stored(tmp_path_factory, official_folder):
+    """An expert and a text encoder in GGUF, and the same weights unpacked: the gguf package is not in ComfyUI's python."""
+    return write_stored(tmp_path_factory.mktemp("stored"), official_folder("t2v-a14b"))
+
+
+@pytest.fixture(scope="session")
+def measured(comfyui, base, stored):
     """What the checks in `inside` find: name → result. All run in one process of ComfyUI's python."""
-    stored = write_stored(tmp_path_factory.mktemp("stored"), official_folder("t2v-a14b"))
     command = [python_of(comfyui), Path(__file__).parent / "inside", comfyui, PACK, base / "models", FOLDER, stored]
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
@@ -70,8 +75,6 @@ def measured(comfyui, base, official_folder, tmp_path_factory):
 
 
 def write_stored(folder: Path, official: Path) -> Path:
-    """An expert and a text encoder in GGUF, and the same weights unpacked: the gguf package is not in ComfyUI's python."""
-
     def kind_of(name, tensor):
         return "Q4_0" if tensor.ndim == 2 and "blocks." in name else "Q8_0" if "blk." in name and tensor.ndim == 2 and "rel_b" not in name else "F32"
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -211,6 +212,16 @@ def test_slots_that_one_name_or_the_metadata_say_are_wrong(server, official_fold
     graph = t2v("claims", seed=5)
     graph["experts"]["inputs"] = {"high_noise": "claims/a.safetensors", "low_noise": "claims/d.safetensors"}
     server.run(graph)
+
+
+def test_gguf_files_are_listed_and_run(server, stored):
+    for kind, file in (("diffusion_models", "high.gguf"), ("text_encoders", "umt5.gguf")):
+        (server.base / "models" / kind / "gguf").mkdir()
+        shutil.copy(stored / file, server.base / "models" / kind / "gguf" / file)
+    graph = t2v("gguf", seed=6)
+    graph["experts"]["inputs"]["high_noise"] = "gguf/high.gguf"  # beside a low-noise expert in another format
+    graph["clip"]["inputs"]["text_encoder"] = "gguf/umt5.gguf"
+    assert clip_of(server, server.run(graph)).is_file()
 
 
 def test_a_batch_gives_a_file_each(server):
