@@ -4,6 +4,7 @@ import shutil
 import pytest
 import torch
 from layouts import state_of, write_comfyui_folder, write_layout
+from safetensors.torch import save_file
 
 from wan_core import WanPipeline
 from wan_core.checkpoints import find_model, inspect, load_dit, load_text_encoder, load_vae
@@ -180,3 +181,11 @@ def test_a_model_index_that_makes_no_sense(official_folder, tmp_path, change):
     (folder / "model_index.json").write_text(json.dumps(index | change))
     with pytest.raises(CheckpointError, match="transformer_2.*boundary_ratio"):
         find_model(folder)
+
+
+def test_a_lora_in_place_of_a_model(tmp_path):
+    path = tmp_path / "style.safetensors"
+    save_file({"diffusion_model.blocks.0.self_attn.q.lora_down.weight": torch.ones(2, 4)}, path)
+    for use in (inspect, load_dit, load_vae):
+        with pytest.raises(CheckpointError, match="is a LoRA.*load_lora"):
+            use(path)

@@ -9,7 +9,7 @@ from ..errors import CheckpointError, CheckpointNotFound
 from .build import config_beside
 from .folder import find_model, named_path
 from .formats import describe_dtypes, infer_dit, infer_text, infer_vae, quantisation
-from .names import KINDS, find_part, official_names
+from .names import KINDS, find_part, no_part, official_names
 from .quant import mark_packed
 from .read import Weights, open_weights
 
@@ -142,7 +142,7 @@ def _inspect_part(path: Path, kinds: Iterable[str] = KINDS) -> PartInfo:
                 describe_dtypes(part) + (f", quantised ({sign})" if sign else ""),
                 sum(info.parameters for info in part.info.values()), weights.size, config,
             )  # fmt: skip
-    raise CheckpointError(f"{path} is no Wan model part", "a transformer, a VAE or a umT5 text encoder")
+    raise no_part(str(path), weights, "a transformer, a VAE or a umT5 text encoder")
 
 
 def _identify(kind: str, part: Weights, path: Path):

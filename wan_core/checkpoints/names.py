@@ -127,8 +127,10 @@ def official_names(kind: str, names: Iterable[str], source: str) -> dict[str, st
     found = find_part(kind, names)
     if found is None:
         others = [other for other in MARKERS if other != kind and find_part(other, names)]
-        what = f"{source} holds {' and '.join(KINDS[o] for o in others)}" if others else f"{source} is no Wan model part"
-        raise CheckpointError(what, KINDS[kind], "Check that the file is in the right place")
+        if others:
+            what = f"{source} holds {' and '.join(KINDS[other] for other in others)}"
+            raise CheckpointError(what, KINDS[kind], "Check that the file is in the right place")
+        raise no_part(source, names, KINDS[kind])
     prefix, layout = found
     table = _table(kind, layout, names)
     return {
@@ -136,6 +138,13 @@ def official_names(kind: str, names: Iterable[str], source: str) -> dict[str, st
         for name in names
         if name.startswith(prefix) and name[len(prefix) :] not in NOT_PARAMETERS.get(kind, ())
     }
+
+
+def no_part(source: str, names: Iterable[str], needed: str) -> CheckpointError:
+    """What to say of a file with none of the parts."""
+    if any("lora" in name.lower() for name in names):
+        return CheckpointError(f"{source} is a LoRA", needed, "Load the model first, and the LoRA with load_lora or the LoRA node")
+    return CheckpointError(f"{source} is no Wan model part", needed, "Check that the file is in the right place")
 
 
 KINDS: Mapping[str, str] = {"dit": "a diffusion transformer", "vae": "a VAE", "text_encoder": "a umT5 text encoder"}
