@@ -111,7 +111,7 @@ def beside(weight: str, word: str) -> str:
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=["e4m3", "e5m2"])
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
 @pytest.mark.parametrize("layout", ["plain", "scaled", "scaled, full precision", "notes in tensors", "notes in the header"])
-def test_fp8(tmp_path, state, dtype, prefix, layout):
+def test_fp8(tmp_path, state, dtype, prefix, layout, caplog):
     packed, scales, unpacked = fp8(state, dtype)
     metadata = None
     if layout == "plain":
@@ -131,6 +131,7 @@ def test_fp8(tmp_path, state, dtype, prefix, layout):
     path = tmp_path / "wan.safetensors"
     save_file({prefix + name: t.contiguous() for name, t in packed.items()}, path, metadata)
     model = load_dit(path, CONFIG, dtype=torch.float32)
+    assert [record.message.endswith("computed in float32, a layer at a time") for record in caplog.records] == [True]
     assert isinstance(model.blocks[0].ffn[0].weight.data, Packed)
     assert difference(velocity(model), velocity(load_dit(unpacked, CONFIG))) < 1e-5  # mapped biases lie unaligned
     assert load_dit(path, CONFIG).compute_dtype == torch.bfloat16
