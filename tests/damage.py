@@ -237,7 +237,7 @@ def stream(draw) -> dict[str, bytes]:
 
 @st.composite
 def index(draw) -> dict[str, bytes]:
-    """Shards and their index."""
+    """Shards, their index, and at times the config beside them."""
     shapes = draw(st.sampled_from(PARTS))
     shards, weight_map = {}, {}
     for number in range(2):
@@ -259,7 +259,13 @@ def index(draw) -> dict[str, bytes]:
             shards["model-0.safetensors"] = draw(safetensors())["model.safetensors"]
         case "same":
             shards["model-0.safetensors"] = shards["model-1.safetensors"]
-    return {"model.safetensors.index.json": draw(damaged_bytes(json.dumps(value).encode())), **shards}
+    files = {"model.safetensors.index.json": draw(damaged_bytes(json.dumps(value).encode())), **shards}
+    if draw(st.booleans()):
+        config = {"num_heads": 1, "dim": 128, "num_layers": 1, "text_len": 8, "eps": 1e-6, "patch_size": [1, 2, 2]}
+        for field in draw(st.lists(st.sampled_from([*config, "in_dim", "ffn_dim", "vace_layers", "num_attention_heads"]), max_size=2)):
+            config[field] = draw(VALUES)
+        files["config.json"] = draw(damaged_bytes(json.dumps(config).encode()))
+    return files
 
 
 GGUF_TYPES = {0: (1, 4), 1: (1, 2), 2: (32, 18), 8: (32, 34), 12: (256, 144), 14: (256, 210), 24: (1, 1), 30: (1, 2)}

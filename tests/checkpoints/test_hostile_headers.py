@@ -63,6 +63,7 @@ FILES = {
     "a long name": (lambda: header('{"%s":%s}' % ("a" * 2000, U8), 1), "2,000 characters"),
     "no name": (lambda: header('{"":%s}' % U8, 1), "0 characters"),
     "half a character in the metadata": (lambda: header('{"__metadata__":{"a":"\\ud800"}}'), "surrogates"),
+    "metadata that is an empty text": (lambda: header('{"__metadata__":""}'), "metadata other than strings"),
     "metadata in metadata": (lambda: header('{"__metadata__":{"a":{"b":"c"}}}'), "metadata other than strings"),
     "deep lists": (lambda: header('{"a":' + "[" * PLENTY), "nested too deeply"),
     "deep objects": (lambda: header('{"a":' * (PLENTY // 5)), "nested too deeply"),

@@ -77,7 +77,8 @@ def _parse(raw: bytes, path: Path) -> tuple[dict[str, TensorInfo], dict[str, str
     if not raw.startswith(b"{"):
         raise ValueError("no JSON object")
     header = parse_object(raw)
-    metadata = header.pop("__metadata__", None) or {}
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("metadata other than strings")
     "".join((*metadata, *metadata.values())).encode()  # half a character cannot be encoded, nor printed later
