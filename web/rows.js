@@ -85,9 +85,10 @@ export class LoraRows {
 
   /** Whether that changes anything. */
   #show(widget, shown) {
-    if (widget.hidden === !shown) return false;
+    const kept = widget._state?.options; // Nodes 2.0 reads this; of an id that was there before, as after undo, it is the old widget's
+    if (widget.hidden === !shown && (kept?.hidden ?? !shown) === !shown) return false;
     widget.hidden = !shown; // the classic canvas reads this
-    widget.options.hidden = !shown; // and Nodes 2.0 this
+    for (const options of [widget.options, kept]) if (options) options.hidden = !shown;
     return true;
   }
 }

@@ -3,7 +3,7 @@
 import copy
 import random
 
-from graphs import t2v
+from graphs import node, t2v
 
 VALUES = [
     None, True, [], {}, "", "x", "NaN", "..", "../../../etc/passwd", "a" * 400, "nul\0byte", "\u202e", -1, 0, 1, 7, 10**9, -(10**18),
@@ -11,8 +11,14 @@ VALUES = [
 ]  # fmt: skip
 
 
+GRAPH = t2v("fuzz", high_noise=["loras", 0], low_noise=["loras", 1]) | {
+    "loras": node("Wan22LoraPair", high_noise=["experts", 0], low_noise=["experts", 1], lora_1="none", strength_high_1=1.0, strength_low_1=0.0,
+                  lora_2="wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors", strength_high_2=0.0),
+}  # fmt: skip
+
+
 def malformed(rng):
-    graph = copy.deepcopy(t2v("fuzz"))
+    graph = copy.deepcopy(GRAPH)
     for _ in range(rng.randint(1, 3)):
         name = rng.choice(list(graph))
         inputs = graph[name]["inputs"]
@@ -24,7 +30,7 @@ def malformed(rng):
         elif kind < 0.95:
             # Not a link: an unknown input that is linked to a missing output ends ComfyUI's own worker thread.
             value = rng.choice([value for value in VALUES if not isinstance(value, list)])
-            inputs[rng.choice(["extra", "seed", "tile_size", "__class__"])] = value
+            inputs[rng.choice(["extra", "seed", "tile_size", "__class__", "lora_9", "lora_1"])] = value
         else:
             graph[name]["class_type"] = rng.choice(["Wan22Nothing", "", 7, "Wan22VCU"])
     return graph

@@ -42,6 +42,12 @@ def test_modulations_add_up_and_come_out_after_every_run(measured, loader):
     assert twice < 3e-5 and change > 1 and afterwards == after_a_failure == 0
 
 
+@pytest.mark.parametrize("loader", ["ours", "native"])
+def test_they_apply_where_only_a_part_of_the_model_is_on_the_device(measured, loader):
+    to_complete, patched_on_the_way = measured["partly_on_the_device"][loader]
+    assert to_complete < 1e-5 and patched_on_the_way > 3
+
+
 @pytest.fixture(scope="module")
 def loras(server, official_folder):
     """Files in models/loras, by name; and the weights that they fit."""

@@ -17,6 +17,7 @@ WITH_FILES = (
     native.native_and_ours, native.five_b_and_ours, native.conditioning_nodes, native.patches, native.long_text,
     native.what_one_model_is_told, solver.equals_golden, formats.stored_experts, formats.stored_text_encoders,
     loras.lora_pairs, loras.what_the_node_leaves_alone, loras.modulations_beside_other_runs,
+    loras.partly_on_the_device,
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import comfy.sd
 import torch
+from comfy.model_patcher import ModelPatcher
 from host import difference, part, run, texts
 from native import wide_pair
 from places import PACK
@@ -134,8 +135,25 @@ def same_patches(one, other):
     return plain(one) == plain(other) and all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other)))
 
 
+def partly_on_the_device(tmp):
+    """Loader → (difference to the same run with the whole MODEL there, layers that ComfyUI patched while they ran)."""
+    bench, host, found = Bench(tmp), part("nodes.host.lora"), {}
+    low_rank, whole = lora_files.written("lightx2v", lora_files.halves(bench.states["high"]))[0], lora_files.whole(bench.states["high"])[0]
+    rows = [host.Row(bench.file(low_rank | whole), 0.7, -0.4)]
+    complete = {kind: bench.run(*host.apply_loras(*pair, rows)[:2]) for kind, pair in bench.pairs.items()}
+    load = ModelPatcher.partially_load
+    ModelPatcher.partially_load = lambda self, device, extra_memory=0, **options: load(self, device, 300_000, **options)
+    try:
+        for kind, pair in Bench(tmp).pairs.items():
+            patched = host.apply_loras(*pair, rows)[:2]
+            found[kind] = [difference(bench.run(*patched), complete[kind]), min(model.model.lowvram_patch_counter for model in patched)]
+    finally:
+        ModelPatcher.partially_load = load
+    return found
+
+
 def modulations_beside_other_runs(tmp):
-    """A native MODEL with changed modulations, its plain self before, between and after; and partly on the device."""
+    """A MODEL with changed modulations, and its plain self before, after, and after a run that failed."""
     bench, host = Bench(tmp), part("nodes.host.lora")
     state, _ = lora_files.whole(bench.states["high"])
     file = bench.file(state)
