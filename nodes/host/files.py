@@ -5,7 +5,7 @@ from pathlib import Path
 import comfy.utils
 import torch
 
-from ...wan_core.checkpoints.read import read_header, refuse_stand_ins
+from ...wan_core.checkpoints.read import open_weights
 from ...wan_core.errors import CheckpointError
 
 
@@ -16,10 +16,7 @@ def load_file(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
         CheckpointError: a damaged file, a Git LFS pointer, a web page.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        read_header(path)
-    else:
-        refuse_stand_ins(path)
+    open_weights(path)  # checks headers, and pickles before anything runs them; reads no tensor
     try:
         state, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
     except Exception as error:  # a damaged pickle can fail in any way that a program can

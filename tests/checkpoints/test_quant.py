@@ -165,7 +165,7 @@ def test_embeddings_unpack_the_rows_they_look_up():
 
 @pytest.mark.parametrize("note, message", [
     ({"format": "nvfp4"}, "blocks.0.ffn.0 as nvfp4.*ComfyUI"), ({"format": "int8_tensorwise", "convrot": True}, "rotation"),
-    ([], "cannot be read"), ({"form": 1}, "cannot be read"),
+    ([], "cannot be read"), ({"form": 1}, "cannot be read"), ({"format": "x" * 5000}, "cannot be read"),
 ])  # fmt: skip
 def test_formats_that_only_comfyui_unpacks_are_refused_by_name(state, note, message):
     note = torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)

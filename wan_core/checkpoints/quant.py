@@ -17,6 +17,7 @@ _INPUT_SCALES = (".input_scale", ".scale_input")  # of fp8 matrix products, whic
 _NOTE = ".comfy_quant"  # JSON about a layer, in a tensor
 _NOTES = "_quantization_metadata"  # JSON about all layers, in the header
 _MARKER = "scaled_fp8"
+_LONGEST_NOTE = 4096  # bytes; real ones have below 100
 _FORMATS = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise")
 
 
@@ -115,9 +116,11 @@ def check_formats(weights: Weights) -> None:
     Raises:
         CheckpointError: a layer is stored in a format that only ComfyUI can unpack.
     """
-    notes = {name: bytes(weights.mapped(name).flatten().tolist()) for name in weights if name.endswith(_NOTE)}
+    notes = [name for name in weights if name.endswith(_NOTE)]
     try:
-        layers = {name.removesuffix(_NOTE): json.loads(note) for name, note in notes.items()}
+        if any(weights.info[name].parameters > _LONGEST_NOTE for name in notes):
+            raise ValueError(f"more than {_LONGEST_NOTE} characters")
+        layers = {name.removesuffix(_NOTE): json.loads(bytes(weights.mapped(name).flatten().tolist())) for name in notes}
         layers |= json.loads(weights.metadata.get(_NOTES, "{}")).get("layers", {})
         formats = {layer: (note["format"], bool(note.get("convrot"))) for layer, note in layers.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

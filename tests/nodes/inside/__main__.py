@@ -7,13 +7,14 @@ import json
 import os
 import sys
 
-from places import COMFYUI
+from places import COMFYUI, PACK
 
 
 def main():
     """ComfyUI reads its command line and its folder while it is imported, so both come first."""
     sys.argv = ["main", "--cpu"]
     sys.path.insert(0, COMFYUI)
+    sys.path.append(os.path.join(PACK, "tests"))
     os.chdir(COMFYUI)
     from comfy.options import enable_args_parsing
 

@@ -1,19 +1,14 @@
 """The LoRA pair node against weights merged by hand, on our MODELs and on native ones."""
 
-import sys
 from pathlib import Path
 
 import comfy.sd
+import lora_files
 import torch
 from comfy.model_patcher import ModelPatcher
 from host import difference, part, run, texts
 from native import wide_pair
-from places import PACK
 from safetensors.torch import load_file, save_file
-
-sys.path.append(str(Path(PACK) / "tests"))
-
-import lora_files  # noqa: E402
 
 EXPERTS = ("high", "low")
 STRENGTHS = {"high": 0.7, "low": -0.4}
