@@ -119,7 +119,7 @@ def test_a_linked_strength_keeps_its_row(rows):
 def test_a_node_that_takes_the_id_of_another(page):
     """Nodes 2.0 remembers the widgets of an id, so that a new node may begin with the rows of an old one."""
     for value in (HIGH, "none"):
-        page.page.evaluate(f"() => {{ app.graph.clear(); const node = LiteGraph.createNode('Wan22LoraPair'); node.id = 77; app.graph.add(node) }}")
+        page.page.evaluate("() => { app.graph.clear(); const node = LiteGraph.createNode('Wan22LoraPair'); node.id = 77; app.graph.add(node) }")
         page.fit()
         page.page.wait_for_timeout(600)
         put(page, "lora_1", value)
