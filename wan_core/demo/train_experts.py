@@ -60,7 +60,8 @@ STAGES = (
     ExpertStage("t2v-more", T2V, "all", RunConfig(11000, 1.2e-3, 20, seed=61, autocast=True), 5.0, "t2v-all", 9750, CLIPS),
     ExpertStage("t2v-high-start", T2V, "high", RunConfig(900, 3e-4, 20, seed=61, autocast=True), 12.0, "t2v-more", clips=CLIPS),
     ExpertStage("t2v-high", T2V, "high", RunConfig(4000, 7e-4, 20, seed=61, autocast=True), 12.0, "t2v-high-start", clips=CLIPS),
-    ExpertStage("t2v-low", T2V, "low", RunConfig(900, 3e-4, 20, seed=61, autocast=True), 3.0, "t2v-more", clips=CLIPS),
+    ExpertStage("t2v-low-start", T2V, "low", RunConfig(900, 3e-4, 20, seed=61, autocast=True), 3.0, "t2v-more", clips=CLIPS),
+    ExpertStage("t2v-low", T2V, "low", RunConfig(3000, 8e-4, 20, seed=61, autocast=True), 3.0, "t2v-low-start", clips=CLIPS),
     ExpertStage("i2v-high", I2V, "high", RunConfig(800, 3e-4, 20, seed=60, autocast=True), 5.0, "i2v-all"),
     ExpertStage("i2v-low", I2V, "low", RunConfig(800, 3e-4, 20, seed=60, autocast=True), 3.0, "i2v-all"),
 )  # fmt: skip
