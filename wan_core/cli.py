@@ -78,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--seed", type=int, help="same seed, same clip (default: drawn, and stored in the file)")
     generate.add_argument("--offload", action="store_true", help="keep one part of the model on the device at a time")
     generate.add_argument("--device", help="cuda, cuda:1, cpu, … (default: cuda where there is one)")
+    generate.add_argument(
+        "--step-cache", type=float, metavar="CHANGE",
+        help="0 to 1: leave out model calls expected to change the velocity by less than this; faster, not the same clip (default: 0)",
+    )  # fmt: skip
     _add_dtype(generate, "what to compute in (default: as the weights are stored)")
     _add_numbers(generate)
     generate.set_defaults(run=_generate)
@@ -159,7 +163,7 @@ def _generate(options: argparse.Namespace) -> int:
     arguments = {
         "prompt": options.prompt, "negative_prompt": options.negative, "image": options.image,
         "last_image": options.last_image, "video": options.video, "mask": options.mask,
-        "reference_images": options.reference, "seed": options.seed, **_numbers(options),
+        "reference_images": options.reference, "seed": options.seed, "step_cache": options.step_cache, **_numbers(options),
     }  # fmt: skip
     if options.device:
         usable_device(options.device)

@@ -147,3 +147,20 @@ def test_no_negative_prompt_is_encoded_where_no_step_is_guided(pipe):
     pipe("a cat", guidance_scale=1.0, guidance_scale_2=2.0, **SMALL)
     handle.remove()
     assert len(passes) == 1 + 2
+
+
+def test_a_step_cache_saves_calls_of_both_experts_and_is_recorded(pipe):
+    calls = []
+    handles = [e.register_forward_hook(lambda module, *_: calls.append(module)) for e in (pipe.high, pipe.low)]
+    steps, numbers = [], SMALL | {"num_inference_steps": 12}
+    plain = pipe("a cat", **numbers)
+    before = [calls.count(pipe.high), calls.count(pipe.low)]
+    calls.clear()
+    cached = pipe(PROMPTS, callback=lambda *step: steps.append(step), step_cache=0.3, **numbers)
+    assert all(calls.count(e) < 2 * n for e, n in zip((pipe.high, pipe.low), before)) and len(steps) == 12
+    alone = pipe(PROMPTS[1], step_cache=0.3, **numbers | {"seed": 2})
+    assert torch.equal(cached.latents[1:], alone.latents)
+    assert torch.equal(pipe("a cat", step_cache=0, **numbers).latents, plain.latents)
+    assert '"step_cache": 0.3' in cached.request.metadata()["settings"]
+    for handle in handles:
+        handle.remove()

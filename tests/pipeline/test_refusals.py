@@ -41,6 +41,8 @@ def test_dtypes_and_devices_that_cannot_be_used(official_folder, arguments):
     (dict(guidance_scale_2=float("inf")), "guidance_scale_2"),
     (dict(boundary_ratio=1.2), "boundary_ratio"),
     (dict(flow_shift=0), "flow_shift"),
+    (dict(step_cache=-0.1), "step_cache"),
+    (dict(step_cache=float("nan")), "step_cache"),
     (dict(solver="heun"), "heun.*unipc"),
     (dict(seed=2**64), "seed"),
     (dict(seed=[1, 2]), "2 seeds for 1 prompts"),

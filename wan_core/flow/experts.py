@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..shapes import real_number
 from .guidance import guided
 from .schedule import FlowSchedule
+from .step_cache import StepCache
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Experts:
         y: Optional[Tensor] = None,
         vace=None,
         vace_scale=1.0,
+        step_cache: float = 0.0,
+        schedule: Optional[FlowSchedule] = None,
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """The guided velocity (x, t) → v for one sampling run.
 
@@ -66,8 +69,12 @@ class Experts:
                 goes through the model by itself. negative may be None where both scales are 1.
             y, vace, vace_scale: handed to the models; where samples go by themselves, each gets its own part of a
                 y or vace that has one for each.
+            step_cache: 0 to 1; above 0, steps that are expected to change the guided velocity by less than this are
+                answered with an earlier one, see `StepCache`. Each expert starts anew, and always computes its first
+                two steps and its last one. Samples that go by themselves are judged by themselves.
+            schedule: what will be sampled; a step cache needs it.
         Raises:
-            InputError: guidance asked for without a negative embedding.
+            InputError: guidance asked for without a negative embedding; a step cache out of range or without a schedule.
         """
         given = {} if y is None else {"y": y}
         if vace is not None:
@@ -78,29 +85,44 @@ class Experts:
                 "a negative prompt, which may be empty",
                 "Set both scales to 1 to run without it",
             )
+        step_cache = real_number("step_cache", step_cache, 0, 1)
+        last = self._last_steps(schedule) if step_cache else set()
         working: dict[str, Callable] = {}
+        caches: dict[int, StepCache] = {}  # of the expert at work, one for each sample that goes by itself
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             t = torch.as_tensor(t, device=x.device)
             t = t.expand(len(x)) if t.ndim == 0 else t
-            who = self.at(float(t.max()))  # per-token timesteps: given frames are at 0
+            start = float(t.max())  # per-token timesteps: given frames are at 0
+            who = self.at(start)
             if who not in working:
                 working.clear()
+                caches.clear()
                 expert = self.high if who == "high" else self.low
                 working[who] = expert.remember() if hasattr(expert, "remember") else expert
-            model = working[who]
+            model, scale = working[who], self.cfg_high if who == "high" else self.cfg_low
 
-            def answer(text: Tensor | Sequence[Tensor]) -> Tensor:
-                if isinstance(text, Tensor):
-                    return model(x, t, text, **given)
-                alone = zip(x.split(1), t.split(1), text, strict=True)
-                return torch.cat([model(*sample, **one_of(given, k, len(x))) for k, sample in enumerate(alone)])
+            def answer(k: int, x: Tensor, t: Tensor, texts: Sequence[Optional[Tensor]], given: dict) -> Tensor:
+                def compute() -> Tensor:
+                    return guided(lambda: model(x, t, texts[0], **given), lambda: model(x, t, texts[1], **given), scale)
+
+                return caches.setdefault(k, StepCache(step_cache))(x, compute, start in last) if step_cache else compute()
 
             with torch.no_grad():
-                scale = self.cfg_high if who == "high" else self.cfg_low
-                return guided(lambda: answer(positive), lambda: answer(negative), scale)
+                if isinstance(positive, Tensor):
+                    return answer(0, x, t, (positive, negative), given)
+                texts = zip(positive, negative or [None] * len(x), strict=True)
+                alone = zip(x.split(1), t.split(1), texts, strict=True)
+                return torch.cat([answer(k, *sample, one_of(given, k, len(x))) for k, sample in enumerate(alone)])
 
         return velocity
+
+    def _last_steps(self, schedule: Optional[FlowSchedule]) -> set[int]:
+        """Timesteps at which an expert, or the run, ends."""
+        if schedule is None:
+            raise InputError("a step cache without a schedule", "the schedule that will be sampled")
+        timesteps, plan = schedule.timesteps.tolist(), self.plan(schedule)
+        return {t for t, who, following in zip(timesteps, plan, [*plan[1:], None]) if who != following}
 
 
 def one_of(given: dict, k: int, count: int) -> dict:

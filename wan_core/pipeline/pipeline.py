@@ -183,6 +183,7 @@ class WanPipeline:
         solver: str = "unipc",
         seed: Optional[int | Sequence[int]] = None,
         callback: Optional[Callable[[int, int, Tensor, Tensor], None]] = None,
+        step_cache: Optional[float] = None,
     ) -> "WanOutput":
         """Generate a clip, or one for each prompt of a list. None means the official default of this model.
 
@@ -201,6 +202,8 @@ class WanPipeline:
             solver: unipc | dpmpp_2m | euler.
             seed: 0 to 2^64 − 1; sample k of several uses seed + k, or the k-th of a list. None or negative: drawn.
             callback: called with (i, t, x, x0) once a step; not to change them.
+            step_cache: 0 to 1; above 0, model calls that are expected to change the velocity by less than this are left
+                out, at a loss that benchmarks/step_cache.py measures. None: 0, every step is computed.
         Raises:
             InputError: an argument that this model cannot work with; nothing has been allocated yet.
             VideoError: no ffmpeg to save the clip with.
@@ -212,7 +215,7 @@ class WanPipeline:
             self.preset, prompt, negative_prompt=negative_prompt, image=image, last_image=last_image, video=video,
             mask=mask, reference_images=reference_images, height=height, width=width, num_frames=num_frames,
             num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, guidance_scale_2=guidance_scale_2,
-            boundary_ratio=boundary_ratio, flow_shift=flow_shift, solver=solver, seed=seed,
+            boundary_ratio=boundary_ratio, flow_shift=flow_shift, solver=solver, seed=seed, step_cache=step_cache,
         )  # fmt: skip
         find_ffmpeg()  # the clip will want to be saved: better said now than after the sampling
         try:
@@ -279,7 +282,9 @@ class WanPipeline:
         experts = request.experts(
             Offloaded(self.high, self.slot, successor), Offloaded(self.low, self.slot) if self.low else None
         )
-        guided = experts.velocity(positive, negative, y=condition.y, vace=condition.vace)
+        guided = experts.velocity(
+            positive, negative, y=condition.y, vace=condition.vace, step_cache=request.step_cache, schedule=request.schedule()
+        )
         keep, x = condition.keep, noise.to(device)
         if keep is None:
             latents = sample(guided, x, request.schedule(), request.solver, callback)

@@ -23,6 +23,7 @@ class Request:
         prompts, negative_prompts, seeds: one entry a sample.
         guidance, guidance_low: of the high-noise expert (or the only model) and of the low-noise expert.
         boundary: None for a single model.
+        step_cache: 0 computes every step; see `Experts.velocity`.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Request:
     guidance: float
     guidance_low: Optional[float]
     boundary: Optional[float]
+    step_cache: float
 
     @classmethod
     def resolve(
@@ -55,6 +57,7 @@ class Request:
         flow_shift: Optional[float] = None,
         solver: str = "unipc",
         seed: Optional[int | Sequence[int]] = None,
+        step_cache: Optional[float] = None,
     ) -> "Request":
         """Fill in the preset's defaults and check every number.
 
@@ -96,6 +99,7 @@ class Request:
             boundary=real_number("boundary_ratio", given(boundary_ratio, preset.boundary), 0, 1)
             if preset.two_experts
             else None,
+            step_cache=real_number("step_cache", given(step_cache, 0.0), 0, 1),
         )  # fmt: skip
         request.schedule()  # checks the number of steps
         return request
