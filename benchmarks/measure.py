@@ -23,7 +23,7 @@ from typing import Callable, Mapping, NamedTuple, Optional
 import torch
 from torch import Tensor
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).resolve().parent / "results")
 # One thread. One heap that is never given back: no page is fetched from the system twice, whoever asked for it first.
 SETTINGS = {
     "OMP_NUM_THREADS": "1",

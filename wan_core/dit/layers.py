@@ -3,10 +3,11 @@
 from typing import NamedTuple, Optional
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import DiTConfig
-from ..ops import Attention, in_float32
+from ..ops import Attention, in_float32, linear_gelu
 from .rope import rotate
 
 
@@ -20,8 +21,16 @@ class Modulation(NamedTuple):
     index: Tensor
 
     def parts(self, base: Tensor, first: int, last: int) -> list[Tensor]:
-        """Parts `first` to `last` of base (1, 6, D) + rows, each spread to (B, 1 or L, D)."""
-        return [part[self.index] for part in (base + self.rows)[:, first:last].unbind(1)]
+        """Parts `first` to `last` of base (1, n, D) + rows (U, n, D): each (1, 1, D) where U is 1, else (B, 1 or L, D)."""
+        parts = (base + self.rows)[:, first:last].unbind(1)
+        return [part.unsqueeze(0) if len(self.rows) == 1 else part[self.index] for part in parts]
+
+
+def modulated(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """norm(x)·(1 + scale) + shift, for a layer norm without weights of its own; one pass where all tokens share a row."""
+    if scale.numel() == x.shape[-1]:
+        return F.layer_norm(x, x.shape[-1:], scale.flatten() + 1, shift.flatten(), norm.eps)
+    return torch.addcmul(shift, norm(x), scale + 1)
 
 
 class TextKeys(NamedTuple):
@@ -65,6 +74,16 @@ class CrossAttention(SelfAttention):
         return self.o(self.attention(q, *text).flatten(2))
 
 
+class FeedForward(nn.Sequential):
+    """Linear, GELU, Linear."""
+
+    def __init__(self, config: DiTConfig, ops):
+        super().__init__(ops.Linear(config.dim, config.ffn_dim), nn.GELU("tanh"), ops.Linear(config.ffn_dim, config.dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self[2](linear_gelu(self[0], x))
+
+
 class Block(nn.Module):
     """Self-attention, cross-attention and feed-forward; the residual stream is float32, the branches are not.
 
@@ -78,9 +97,7 @@ class Block(nn.Module):
         self.norm3 = ops.LayerNorm(config.dim, eps=config.eps)
         self.cross_attn = CrossAttention(config, ops, attention)
         self.norm2 = ops.LayerNorm(config.dim, eps=config.eps, elementwise_affine=False)
-        self.ffn = nn.Sequential(
-            ops.Linear(config.dim, config.ffn_dim), nn.GELU("tanh"), ops.Linear(config.ffn_dim, config.dim)
-        )
+        self.ffn = FeedForward(config, ops)
         self.modulation = nn.Parameter(nn.init.normal_(torch.empty(1, 6, config.dim), std=config.dim**-0.5))
 
     def forward(self, x: Tensor, mod: Modulation, rope: Tensor, text: TextKeys) -> Tensor:
@@ -89,12 +106,12 @@ class Block(nn.Module):
     def attend(self, x: Tensor, mod: Modulation, rope: Tensor, text: TextKeys) -> Tensor:
         dtype = text.k.dtype  # what the branches compute in
         shift, scale, gate = mod.parts(self.modulation.to(x), 0, 3)
-        x = x + gate * self.self_attn((self.norm1(x) * (1 + scale) + shift).to(dtype), rope)
+        x = torch.addcmul(x, gate, self.self_attn(modulated(self.norm1, x, shift, scale).to(dtype), rope))
         return x + self.cross_attn(in_float32(self.norm3, x).to(dtype), text)
 
     def feed_forward(self, x: Tensor, mod: Modulation, dtype: torch.dtype) -> Tensor:
         shift, scale, gate = mod.parts(self.modulation.to(x), 3, 6)
-        return x + gate * self.ffn((self.norm2(x) * (1 + scale) + shift).to(dtype))
+        return torch.addcmul(x, gate, self.ffn(modulated(self.norm2, x, shift, scale).to(dtype)))
 
 
 class Head(nn.Module):
@@ -109,5 +126,5 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, e: Tensor, index: Tensor) -> Tensor:
         """x (B, L, D), e (U, D) time embedding of each distinct timestep, index (B, 1 or L) → (B, L, patch values)."""
-        shift, scale = (part[index] for part in (self.modulation.to(x) + e.unsqueeze(1)).unbind(1))
-        return in_float32(self.head, self.norm(x) * (1 + scale) + shift)
+        shift, scale = Modulation(e.unsqueeze(1), index).parts(self.modulation.to(x), 0, 2)
+        return in_float32(self.head, modulated(self.norm, x, shift, scale))

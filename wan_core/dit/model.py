@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..config import DiTConfig
 from ..errors import InputError
-from ..ops import Attention, in_float32, sdpa
+from ..ops import Attention, Layers, in_float32, sdpa
 from .layers import Block, Head, Modulation, TextKeys
 from .rope import rope_table
 from .vace import VaceBlock
@@ -41,7 +41,7 @@ class WanDiT(nn.Module):
     Source: Wan2.2 wan/modules/model.py WanModel; Wan2.1 wan/modules/vace_model.py.
     """
 
-    def __init__(self, config: DiTConfig, ops=nn, attention: Attention = sdpa):
+    def __init__(self, config: DiTConfig, ops=Layers, attention: Attention = sdpa):
         super().__init__()
         self.config = config
         dim = config.dim
@@ -121,7 +121,7 @@ class WanDiT(nn.Module):
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         """(B, C, T, H, W) → tokens (B, L, D) float32 and their (t, h, w) grid."""
         x = self.patch_embedding(x.to(self.compute_dtype))
-        return x.flatten(2).transpose(1, 2).float(), tuple(x.shape[2:])
+        return x.flatten(2).transpose(1, 2).float().contiguous(), tuple(x.shape[2:])
 
     def rope(self, grid: tuple[int, int, int], device) -> Tensor:
         """Rotary table of the tokens."""
