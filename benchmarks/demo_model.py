@@ -55,7 +55,7 @@ def measure(pipe: WanPipeline, prompts, images=None, **numbers) -> dict:
             if images is not None:
                 first.append(psnr(frames[0], images[k]))
     result = {name: tally(count, len(prompts)) for name, count in good.items()}
-    result |= {"fidelity": round(float(np.mean(quality)), 2), "seconds": round((time.time() - seconds) / len(prompts), 2)}
+    result |= {"fidelity": round(float(np.mean(quality)), 2), "fidelities": [round(q, 2) for q in quality], "seconds": round((time.time() - seconds) / len(prompts), 2)}
     if first:
         result["first frame"] = [round(float(np.mean(first)), 2), round(min(first), 2)]
     return result
@@ -64,6 +64,13 @@ def measure(pipe: WanPipeline, prompts, images=None, **numbers) -> dict:
 def tally(count: int, total: int) -> list:
     """[successes, prompts, lower and upper end of the 95% interval]."""
     return [count, total, *(round(x, 3) for x in interval(count, total))]
+
+
+def mean_difference(one: list[float], other: list[float]) -> list[float]:
+    """[mean of one - other, lower and upper end of its 95% interval], prompt by prompt."""
+    differences = np.subtract(one, other)
+    middle, spread = differences.mean(), 1.96 * differences.std(ddof=1) / len(differences) ** 0.5
+    return [round(float(x), 2) for x in (middle, middle - spread, middle + spread)]
 
 
 def share(result: dict, name: str) -> str:
@@ -102,6 +109,8 @@ def experts(results: dict, count: int) -> None:
         pipe.high, pipe.low = pair
         numbers = {} if boundary is None else {"boundary_ratio": boundary}
         results[name] = measure(pipe, asked, **numbers)
+        if name != "pair":
+            results[name]["against the pair"] = mean_difference(results[name]["fidelities"], results["pair"]["fidelities"])
         show(name, results[name])
     pipe.high, pipe.low = high, low
 
@@ -159,6 +168,8 @@ def read_losses(file: Path) -> list[tuple[int, float]]:
 
 def show(name: str, result: dict) -> None:
     cells = [name, *(share(result, one) for one in (*NAMES, "all")), f"{result['fidelity']} dB"]
+    if "against the pair" in result:
+        cells.append("{:+} dB ({} to {}) against the pair".format(*result["against the pair"]))
     if "first frame" in result:
         cells.append("first frame {} dB, worst {} dB".format(*result["first frame"]))
     print("| " + " | ".join(cells) + " |", flush=True)
@@ -177,6 +188,9 @@ def main() -> None:
     for part in options.parts:
         results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
         PARTS[part](results, options.count)
+        for result in results.values():
+            if isinstance(result, dict):
+                result.pop("fidelities", None)  # of each prompt; only their differences are of use
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
