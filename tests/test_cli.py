@@ -46,6 +46,7 @@ def test_generate_from_an_image_with_offload(official_folder, tmp_path):
     (["--width", "50"], BAD_INPUT, "50×32.*width is 48 or 64, height 32"),
     (["--frames", "6"], BAD_INPUT, "nearest count is 5 or 9"),
     (["--guidance", "nan"], BAD_INPUT, "guidance_scale"),
+    (["--attention", "ring"], BAD_INPUT, "attention is 'ring'.*sdpa, flash, sage, auto"),
     (["--step-cache", "2"], BAD_INPUT, "step_cache is 2.0"),
     (["--steps", "-1"], BAD_INPUT, "steps"),
     (["--solver", "heun"], BAD_INPUT, "unipc"),

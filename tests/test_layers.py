@@ -10,7 +10,7 @@ import pytest
 import wan_core
 
 ROOT = Path(wan_core.__file__).parent
-BASE = {"config", "shapes", "errors", "ops"}
+BASE = {"attention", "config", "shapes", "errors", "ops"}
 MODELS = {"text", "dit", "flow", "vae", "video", "memory"}
 PARTS = {"conditioning", "checkpoints"}
 ALLOWED = {
@@ -27,7 +27,7 @@ ALLOWED = {
 OUTSIDE = {
     "einops", "ftfy", "imageio_ffmpeg", "numpy", "PIL", "safetensors", "sentencepiece", "tokenizers", "torch", "tqdm",
 }  # fmt: skip
-OPTIONAL = {"lpips"}  # used where it is installed
+OPTIONAL = {"flash_attn", "flash_attn_interface", "lpips", "sageattention"}  # used where it is installed
 
 
 def layer(path: Path) -> str:

@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--seed", type=int, help="same seed, same clip (default: drawn, and stored in the file)")
     generate.add_argument("--offload", action="store_true", help="keep one part of the model on the device at a time")
     generate.add_argument("--device", help="cuda, cuda:1, cpu, … (default: cuda where there is one)")
+    generate.add_argument("--attention", default="sdpa", help="sdpa, flash, sage or auto (default: %(default)s)")
     generate.add_argument(
         "--step-cache", type=float, metavar="CHANGE",
         help="0 to 1: leave out model calls expected to change the velocity by less than this; faster, not the same clip (default: 0)",
@@ -155,6 +156,7 @@ def _dtype(options: argparse.Namespace):
 
 
 def _generate(options: argparse.Namespace) -> int:
+    from .attention import attention
     from .checkpoints.describe import check_model
     from .memory.devices import usable_device
     from .pipeline import WanPipeline
@@ -167,9 +169,10 @@ def _generate(options: argparse.Namespace) -> int:
     }  # fmt: skip
     if options.device:
         usable_device(options.device)
+    attention(options.attention)
     request = Inputs.resolve(check_model(options.model), **arguments).request  # refused before any weight is read
     _check_output(request, options.out)
-    pipe = WanPipeline.from_pretrained(options.model, torch_dtype=_dtype(options), device=options.device)
+    pipe = WanPipeline.from_pretrained(options.model, torch_dtype=_dtype(options), device=options.device, attention=options.attention)
     if options.offload:
         pipe.enable_model_cpu_offload()
     return _run(pipe, request, options.out, arguments)

@@ -8,6 +8,8 @@ from typing import Callable, Optional, Sequence
 import torch
 from torch import Tensor
 
+from ..attention import Checked, use_attention
+from ..attention import attention as attention_backend
 from ..checkpoints import describe, find_model, load_dit, load_text_encoder, load_vae
 from ..checkpoints.lora import AppliedLora, LoraReport, made_for, read_lora
 from ..checkpoints.read import open_weights
@@ -69,7 +71,11 @@ class WanPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, torch_dtype: Optional[torch.dtype] = None, device: Optional[torch.device | str] = None
+        cls,
+        path: str | Path,
+        torch_dtype: Optional[torch.dtype] = None,
+        device: Optional[torch.device | str] = None,
+        attention: str = "sdpa",
     ) -> "WanPipeline":
         """Open a model folder.
 
@@ -79,11 +85,15 @@ class WanPipeline:
             torch_dtype: what transformer and text encoder compute in; None: as stored. The VAE is always float32,
                 and the text encoder takes bfloat16 in place of float16.
             device: where to run; None: CUDA where there is one, else the CPU.
+            attention: of the transformer: sdpa | flash | sage | auto, see `wan_core.attention`. Another backend than sdpa
+                is replaced by it, with a warning, where it returns NaN or infinity.
         Raises:
+            InputError: a device, dtype or attention that cannot be used here.
             CheckpointNotFound: the folder, or a part of the model, is missing.
             CheckpointError: a damaged file, or parts that do not belong together.
         """
         device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
+        backend = attention_backend(attention)
         preset = describe.check_model(path)
         found = find_model(path)
         # umT5 overflows in float16; bfloat16 has the range that it was trained in.
@@ -93,6 +103,8 @@ class WanPipeline:
         low = load_dit(found.low, preset.dit, torch_dtype) if found.low else None
         if not found.named:
             high, low = guess_order({found.high.name: high, found.low.name: low}, vae)
+        for expert in filter(None, (high, low)):
+            use_attention(expert, backend)
         return cls(
             high=high,
             low=low,
@@ -119,6 +131,18 @@ class WanPipeline:
         device = usable_device(device or self.slot.device)
         self.slot.release()
         self.slot = DeviceSlot(device, exclusive=True)
+
+    def compile(self, **options) -> None:
+        """Let torch.compile make each block of the experts faster; the first step of a new size takes its time.
+
+        Done in place: parameters keep their names, so LoRAs and offload work as before.
+
+        Args:
+            options: of `torch.compile`, such as mode=.
+        """
+        for expert in filter(None, (self.high, self.low)):
+            for block in (*expert.blocks, *getattr(expert, "vace_blocks", ())):
+                block.compile(**options)
 
     def load_lora(self, path: str | Path, expert: Optional[str] = None, strength: float = 1.0) -> list[LoraReport]:
         """Put a LoRA beside the weights of one expert or both; several add up. One line a report goes to the log.
@@ -279,9 +303,8 @@ class WanPipeline:
         if noise is None:
             noise = draw_noise((z, t + condition.references, h, w), request.seeds)
         successor = self.low if "low" in request.plan() else None
-        experts = request.experts(
-            Offloaded(self.high, self.slot, successor), Offloaded(self.low, self.slot) if self.low else None
-        )
+        high = Checked(Offloaded(self.high, self.slot, successor), self.high)
+        experts = request.experts(high, Checked(Offloaded(self.low, self.slot), self.low) if self.low else None)
         guided = experts.velocity(
             positive, negative, y=condition.y, vace=condition.vace, step_cache=request.step_cache, schedule=request.schedule()
         )

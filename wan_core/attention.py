@@ -1,0 +1,102 @@
+"""Attention backends besides sdpa, chosen by name; they are used where they are installed."""
+
+import logging
+from typing import Callable, Optional
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+from .ops import Attention, sdpa
+
+
+def _suits(q: Tensor, bias: Optional[Tensor]) -> bool:
+    """What the packages take; the rest is sdpa's: float32, other devices, and the bias of folded padding."""
+    return bias is None and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16)
+
+
+def _flash() -> Attention:
+    """FlashAttention 3 or 2: exact."""
+    try:
+        from flash_attn_interface import flash_attn_func
+    except (ImportError, OSError):
+        from flash_attn import flash_attn_func
+
+    def flash(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+        if not _suits(q, bias):
+            return sdpa(q, k, v, bias)
+        out = flash_attn_func(q, k, v)
+        return out[0] if isinstance(out, tuple) else out  # version 3 may add the log-sum-exp
+
+    return flash
+
+
+def _sage() -> Attention:
+    """SageAttention: 8-bit scores, so not exact."""
+    from sageattention import sageattn
+
+    def sage(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+        if not _suits(q, bias):
+            return sdpa(q, k, v, bias)
+        return sageattn(q, k, v, tensor_layout="NHD")
+
+    return sage
+
+
+_MAKERS = {"flash": _flash, "sage": _sage}
+BACKENDS = ("sdpa", *_MAKERS, "auto")
+
+
+def attention(name: str) -> Attention:
+    """The backend of this name.
+
+    Args:
+        name: sdpa; flash or sage, which need CUDA and their package; auto: flash where it can be used, else sdpa. sage
+            computes scores in 8 bits, which changes the clip, so it is never chosen by itself.
+    Raises:
+        InputError: no such backend, or it cannot be used here.
+    """
+    if name not in BACKENDS:
+        raise InputError(f"attention is {name!r}", "one of " + ", ".join(BACKENDS))
+    if name == "sdpa":
+        return sdpa
+    try:
+        if not torch.cuda.is_available():
+            raise ImportError("no CUDA device")
+        return _MAKERS["flash" if name == "auto" else name]()
+    except (ImportError, OSError) as error:  # OSError: built for another torch
+        if name == "auto":
+            return sdpa
+        raise InputError(f"attention {name!r} cannot be used here ({error})", "CUDA and its package", 'Use "auto" or "sdpa"') from error
+
+
+def use_attention(model: nn.Module, backend: Attention) -> None:
+    """Let every block of a transformer attend with `backend`."""
+    for module in model.modules():
+        if hasattr(module, "attention"):
+            module.attention = backend
+
+
+class Checked:
+    """An expert that goes back to sdpa, for good and with one warning, when its backend returns NaN or infinity.
+
+    Args:
+        expert: what answers; `remember()` is asked of it.
+        model: the transformer in it.
+    """
+
+    def __init__(self, expert, model: nn.Module):
+        self.expert, self.model = expert, model
+
+    def remember(self) -> Callable[..., Tensor]:
+        run = self.expert.remember()
+
+        def call(*args, **kwargs) -> Tensor:
+            v, backend = run(*args, **kwargs), self.model.blocks[0].self_attn.attention
+            if backend is sdpa or torch.isfinite(v).all():
+                return v
+            logging.getLogger(__name__).warning("%s attention returned NaN or infinity; sdpa from here on", backend.__name__)
+            use_attention(self.model, sdpa)
+            return run(*args, **kwargs)
+
+        return call
