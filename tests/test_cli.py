@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from wan_core.cli import BAD_INPUT, BAD_MODEL, FAILED, INTERRUPTED, OK, _parser, main
@@ -27,6 +28,17 @@ def test_the_progress_bar_names_the_expert_at_work(official_folder, tmp_path, ca
     shown = capfd.readouterr().err
     assert shown.index("high-noise expert: layout and motion") < shown.index("low-noise expert: texture and detail")
     assert "4/4" in shown
+
+
+def test_generate_with_loras(official_folder, tmp_path, capfd):
+    path = tmp_path / "style_low_noise.pt"
+    name = "diffusion_model.blocks.0.self_attn.q"
+    torch.save({f"{name}.lora_down.weight": torch.ones(2, 128), f"{name}.lora_up.weight": torch.ones(128, 2)}, path)
+    arguments = ["generate", str(official_folder()), "a cat", "--out", str(tmp_path / "clip.mp4"), *NUMBERS]
+    assert main([*arguments, "--lora", f"{path}:0.7", "--lora", str(path)]) == OK
+    assert capfd.readouterr().err.count("2 of 2 tensors applied to the low-noise expert") == 2
+    assert main([*arguments, "--lora", "nothing.safetensors"]) == BAD_MODEL
+    assert "nothing.safetensors" in capfd.readouterr().err
 
 
 def test_a_single_model_is_not_called_an_expert(official_folder, tmp_path, capfd):

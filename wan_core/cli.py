@@ -76,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--mask", metavar="FILE", help="white where VACE generates, black where it keeps the video")
     generate.add_argument("--reference", metavar="FILE", action="append", default=[], help="reference image for VACE; may be repeated")
     generate.add_argument("--seed", type=int, help="same seed, same clip (default: drawn, and stored in the file)")
+    generate.add_argument(
+        "--lora", action="append", default=[], metavar="FILE[:STRENGTH]",
+        help="a LoRA, such as style.safetensors:0.7; for the expert that its name says, else for both; may be repeated",
+    )  # fmt: skip
     generate.add_argument("--offload", action="store_true", help="keep one part of the model on the device at a time")
     generate.add_argument("--device", help="cuda, cuda:1, cpu, … (default: cuda where there is one)")
     generate.add_argument("--attention", default="sdpa", help="sdpa, flash, sage or auto (default: %(default)s)")
@@ -175,7 +179,19 @@ def _generate(options: argparse.Namespace) -> int:
     pipe = WanPipeline.from_pretrained(options.model, torch_dtype=_dtype(options), device=options.device, attention=options.attention)
     if options.offload:
         pipe.enable_model_cpu_offload()
+    for lora in options.lora:
+        for report in pipe.load_lora(**_lora(lora)):
+            print(report, file=sys.stderr)
     return _run(pipe, request, options.out, arguments)
+
+
+def _lora(text: str) -> dict:
+    """The path and the strength in FILE[:STRENGTH]; a colon may also belong to the path."""
+    path, _, strength = text.rpartition(":")
+    try:
+        return {"path": path, "strength": float(strength)} if path else {"path": text}
+    except ValueError:
+        return {"path": text}
 
 
 def _check_output(request, out: str) -> None:

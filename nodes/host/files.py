@@ -20,5 +20,5 @@ def load_file(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     try:
         state, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
     except Exception as error:  # a damaged pickle can fail in any way that a program can
-        raise CheckpointError(f"{path.name} cannot be read ({error})", "a complete weight file", "Download it again") from error
+        raise CheckpointError(f"{path.name} cannot be read ({type(error).__name__})", "a complete weight file", "Download it again") from error
     return state, metadata or {}

@@ -220,7 +220,7 @@ class Vace(_Adapted, comfy.model_base.WAN21_Vace):
 
 def read_expert(path: str) -> tuple[dict[str, torch.Tensor], dict, DiTConfig]:
     """Tensors under official names, header metadata, and sizes of a transformer file or sharded folder."""
-    if path.endswith(".gguf"):
+    if path.lower().endswith(".gguf"):
         weights = open_part(path, "dit")
         return packed_state(weights), weights.metadata, infer_dit(weights, config_beside(path))
     files = weight_files(Path(path)) if Path(path).is_dir() else [Path(path)]
@@ -251,7 +251,7 @@ def load_expert(path: str, disable_dynamic: bool = False):
         raise CheckpointError(
             f"{Path(path).name} lacks {len(missing)} tensors, such as {min(missing)}", "a complete file", "Download it again"
         )
-    config, packed = ExpertConfig(sizes), path.endswith(".gguf")
+    config, packed = ExpertConfig(sizes), path.lower().endswith(".gguf")
     if packed:
         config.custom_operations = PackedLayers
     config.quant_config = comfy.utils.detect_layer_quantization(state, "")

@@ -73,7 +73,7 @@ def load_clip(path: str) -> comfy.sd.CLIP:
     Raises:
         CheckpointError: not a umT5 encoder, or without its tokenizer.
     """
-    state, proto, layers = _read_gguf(path) if path.endswith(".gguf") else _read_safetensors(path)
+    state, proto, layers = _read_gguf(path) if path.lower().endswith(".gguf") else _read_safetensors(path)
     config = infer_text(from_state_dict(state, path))
 
     def encoder(**kwargs):
@@ -90,21 +90,21 @@ def load_clip(path: str) -> comfy.sd.CLIP:
 
 def _read_gguf(path: str):
     """Tensors under official names, the tokenizer, and the layers that they need."""
-    proto = gguf_tokenizer(Path(path))
-    state = packed_state(open_part(path, "text_encoder"))
-    return state, torch.frombuffer(bytearray(proto), dtype=torch.uint8), PackedLayers
+    state = packed_state(open_part(path, "text_encoder"))  # first: a file of another kind has no tokenizer either
+    return state, torch.frombuffer(bytearray(gguf_tokenizer(Path(path))), dtype=torch.uint8), PackedLayers
 
 
 def _read_safetensors(path: str):
     """The same of ComfyUI's files."""
     state, metadata = load_file(path)
+    official = official_names("text_encoder", state, path)
     if "spiece_model" not in state:
         raise CheckpointError(
             f"{path} holds no tokenizer", "the tensor spiece_model, as in umt5_xxl_fp16.safetensors",
             "Use the text encoder of Comfy-Org's Wan downloads",
         )  # fmt: skip
     proto = state["spiece_model"]
-    state = {ours: state[theirs] for ours, theirs in official_names("text_encoder", state, path).items()}
+    state = {ours: state[theirs] for ours, theirs in official.items()}
     state, _ = comfy.utils.convert_old_quants(state, "", metadata=metadata)
     notes = comfy.utils.detect_layer_quantization(state, "")
     plain_fp8 = not notes and comfy.utils.weight_dtype(state).itemsize == 1

@@ -202,3 +202,25 @@ def test_the_base_is_named_where_its_width_is_known(folder):
     state = {"blocks.0.self_attn.q.lora_A.weight": torch.zeros(2, 3072), "blocks.0.self_attn.q.lora_B.weight": torch.zeros(3072, 2)}
     with pytest.raises(CheckpointError, match=r"\(3072, 3072\) \(the 5B\).*\(5120, 5120\), as in this model \(a 14B model\).*another base"):
         read_lora(state, {"blocks.0.self_attn.q.weight": (5120, 5120)})
+
+
+def test_numbers_that_are_none_are_refused(tmp_path, official_folder):
+    model = load_dit(official_folder() / "high_noise_model")
+    name = "diffusion_model.blocks.0.self_attn.q"
+    lora = {f"{name}.lora_down.weight": torch.full((2, 128), torch.nan), f"{name}.lora_up.weight": torch.ones(128, 2)}
+    with pytest.raises(CheckpointError, match="NaN or infinity.*blocks.0.self_attn.q"):
+        read_lora(lora, model)
+
+
+def test_a_clip_says_which_loras_made_it(tmp_path, official_folder, caplog):
+    pipe, path = WanPipeline.from_pretrained(official_folder()), tmp_path / "style_high_noise.pt"
+    name = "diffusion_model.blocks.0.self_attn.q"
+    lora = {f"{name}.lora_down.weight": torch.ones(2, 128), f"{name}.lora_up.weight": torch.ones(128, 2), "diffusion_model.other.diff": torch.ones(2)}
+    torch.save(lora, path)
+    pipe.load_lora(path, strength=0.7)
+    assert "2 of 3 tensors applied to the high-noise expert, 1 unknown" in caplog.text, "a partly applied one is warned about"
+    out = pipe("a cat", height=32, width=48, num_frames=5, num_inference_steps=2, seed=1)
+    assert out.request.loras == ("style_high_noise.pt at 0.7 on the high-noise expert",)
+    assert "style_high_noise.pt at 0.7" in out.request.metadata()["settings"]
+    with pytest.raises(InputError, match="the LoRA is a dict"):
+        pipe.load_lora(lora)

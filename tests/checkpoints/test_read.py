@@ -267,3 +267,19 @@ def test_dtypes():
 def test_loaded_models_are_for_inference():
     model = load_vae(golden("vae21").weights())
     assert not model.training and not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("name, content, ending", [
+    ("a.safetensors", b"GGUF" + bytes(40), ".gguf"), ("a.safetensors", b"PK\3\4" + bytes(40), ".pth"),
+    ("a.pth", b"\x02" + bytes(7) + b"{}", ".safetensors"), ("a.gguf", b"\x02" + bytes(7) + b"{}", ".safetensors"),
+])  # fmt: skip
+def test_a_file_under_another_name(tmp_path, name, content, ending):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"is a {ending} file under another name.*Rename"):
+        open_weights(tmp_path / name)
+
+
+def test_endings_in_capitals(tmp_path):
+    for name in ("A.SAFETENSORS", "b.sft"):
+        save_file({"x": torch.ones(2)}, tmp_path / name)
+        assert list(open_weights(tmp_path / name)) == ["x"]

@@ -138,7 +138,7 @@ def _inspect_part(path: Path, kinds: Iterable[str] = KINDS) -> PartInfo:
             sign = quantisation(weights)
             config, family = _identify(kind, part, path)
             return PartInfo(
-                path, kind, "gguf" if path.suffix == ".gguf" else "comfyui" if prefix else layout, family,
+                path, kind, "gguf" if path.suffix.lower() == ".gguf" else "comfyui" if prefix else layout, family,
                 describe_dtypes(part) + (f", quantised ({sign})" if sign else ""),
                 sum(info.parameters for info in part.info.values()), weights.size, config,
             )  # fmt: skip

@@ -11,7 +11,7 @@ from .formats import infer_dit, infer_vae
 from .names import KINDS, find_part, official_names
 from .read import load_json, named_path, open_weights, weight_files
 
-_SINGLE_FILES = (".safetensors", ".gguf")
+_SINGLE_FILES = (".safetensors", ".sft", ".gguf")
 _HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")  # such as Wan-AI/Wan2.2-T2V-A14B
 
 
@@ -105,7 +105,7 @@ def _diffusers(folder: Path) -> ModelFolder:
 
 def _comfyui(folder: Path) -> ModelFolder:
     found: dict[str, list[Path]] = {kind: [] for kind in KINDS}
-    for file in sorted(file for suffix in _SINGLE_FILES for file in folder.rglob("*" + suffix)):
+    for file in sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SINGLE_FILES):
         names = list(open_weights(file))
         for kind in KINDS:
             if find_part(kind, names):
@@ -153,7 +153,7 @@ def claim(path: Path, folder: Optional[Path] = None) -> Optional[str]:
     """
     file = weight_files(path)[0] if path.is_dir() else path
     texts = [str(path.relative_to(folder)) if folder else path.name]
-    if file.suffix in _SINGLE_FILES:  # trainers and converters write titles and names into their headers
+    if file.suffix.lower() in _SINGLE_FILES:  # trainers and converters write titles and names into their headers
         metadata = open_weights(file).metadata
         texts.append(" ".join(value for key, value in metadata.items() if key.endswith(("title", "name", "description"))))
     for text in texts:

@@ -4,6 +4,7 @@ import os
 import string
 import struct
 from pathlib import Path
+from typing import Optional
 
 import torch
 
@@ -44,6 +45,18 @@ def refuse_stand_ins(path: Path) -> None:
     if len(start) > 8 and not start.strip(string.printable.encode()):  # every kind of weight file has a zero byte early on
         text = " ".join(start[:60].decode().split())
         raise CheckpointError(f"{path} is a text that begins with {text!r}", "the weights", "Download it again")
+
+
+def kind_by_content(path: Path) -> Optional[str]:
+    """The ending that belongs to a weight file's first bytes, or None where they say nothing."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start.startswith(b"GGUF"):
+        return ".gguf"
+    if start.startswith(b"PK\3\4"):
+        return ".pth"
+    length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
+    return ".safetensors" if start[8:] == b"{" and 0 < length <= LARGEST_HEADER else None
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:

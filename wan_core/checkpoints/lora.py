@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping, NamedTuple, Optional
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -185,6 +186,8 @@ def _target(name: str, flat: Mapping[str, str]) -> tuple[str, Optional[str]]:
 
 def _change(parts: Mapping[str, Tensor], target: str, source: str) -> Change:
     """The change of one parameter from its tensors."""
+    if not all(torch.isfinite(tensor.float()).all() for tensor in parts.values()):
+        raise CheckpointError(f"{source} has NaN or infinity in its tensors for {target}", "finite numbers", "Download it again")
     if "whole" in parts:
         return Change(whole=parts["whole"])
     down, up, alpha = parts["down"], parts["up"], parts.get("alpha")

@@ -6,7 +6,7 @@ from typing import Optional
 
 from ..errors import CheckpointError, CheckpointNotFound
 from .gguf import GGUF
-from .header import read_header, refuse_stand_ins
+from .header import kind_by_content, read_header, refuse_stand_ins
 from .json_object import load_json
 from .limits import MOST_TENSORS
 from .pickles import open_pickle
@@ -55,8 +55,8 @@ def weight_files(folder: Path) -> list[Path]:
     index = _find_index(folder)
     if index is not None:
         return [folder / name for name in sorted(set(_weight_map(index).values()))]
-    files = sorted(file for file in folder.glob("*") if file.suffix in SUFFIXES)
-    preferred = [file for file in files if file.suffix == ".safetensors"] or files
+    files = sorted(file for file in folder.glob("*") if file.suffix.lower() in SUFFIXES)
+    preferred = [file for file in files if file.suffix.lower() == ".safetensors"] or files
     if len(preferred) > 1:  # the 5B release keeps VAE and text encoder beside the transformer
         preferred = [file for file in preferred if file.stem.startswith("diffusion_pytorch_model")] or preferred
     if len(preferred) != 1:
@@ -116,9 +116,14 @@ def _open_shards(folder: Path, index: Path) -> Weights:
 
 
 def _open_file(path: Path) -> Weights:
-    if path.suffix not in _READERS:
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
         raise CheckpointError(f"{path} is not a known kind of weight file", "one of " + ", ".join(SUFFIXES))
-    return _READERS[path.suffix](path)
+    refuse_stand_ins(path)
+    found = kind_by_content(path)
+    if found is not None and _READERS[found] is not _READERS[suffix]:
+        raise CheckpointError(f"{path} is a {found} file under another name", f"its own ending, {found}", "Rename it")
+    return _READERS[suffix](path)
 
 
 def _open_safetensors(path: Path) -> Weights:
@@ -127,14 +132,13 @@ def _open_safetensors(path: Path) -> Weights:
 
 
 def _open_gguf(path: Path) -> Weights:
-    refuse_stand_ins(path)
     file = GGUF(path)
     info = {name: TensorInfo(t.dtype, t.shape, packing=t.packing) for name, t in file.tensors.items()}
     return Weights(info, {name: (file, name) for name in info}, file.metadata, str(path), path.stat().st_size)
 
 
 _READERS = {
-    ".safetensors": _open_safetensors,
+    **dict.fromkeys((".safetensors", ".sft"), _open_safetensors),
     ".gguf": _open_gguf,
     **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt"), open_pickle),
 }

@@ -14,7 +14,7 @@ def open_tokenizer(path: Path, max_length: int = 512) -> Tokenizer:
     Raises:
         CheckpointError: no tokenizer is there, or it is damaged.
     """
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf":
         return Tokenizer.from_proto(gguf_tokenizer(path), max_length)
     return Tokenizer.open(path, max_length)
 

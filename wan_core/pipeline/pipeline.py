@@ -1,7 +1,7 @@
 """WanPipeline: from a prompt, and images, frames and masks where given, to a clip."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Optional, Sequence
 
@@ -67,7 +67,7 @@ class WanPipeline:
         self.high, self.low, self.vae = high, low, vae
         self.text_encoder, self.tokenizer, self.preset = text_encoder, tokenizer, preset
         self.slot = DeviceSlot(device)
-        self._loras: list[AppliedLora] = []
+        self._loras: list[tuple[AppliedLora, str]] = []  # and what the request says of each
 
     @classmethod
     def from_pretrained(
@@ -160,6 +160,8 @@ class WanPipeline:
         experts = {"high": self.high} | ({"low": self.low} if self.low is not None else {})
         if expert not in (None, "both", *experts):
             raise InputError(f"expert is {expert!r}", " or ".join((*experts, "both")))
+        if not isinstance(path, (str, Path)):
+            raise InputError(f"the LoRA is a {type(path).__name__}", "the path of a LoRA file")
         weights = open_weights(path)
         wanted = expert or (made_for(weights) if self.low is not None else None)
         chosen = {wanted: experts[wanted]} if wanted in experts else experts
@@ -168,9 +170,10 @@ class WanPipeline:
         try:
             for who, model in chosen.items():
                 lora = read_lora(weights, model, who if self.low is not None else None)
-                self._loras.append(AppliedLora(model, lora, strength))
+                where = f" on the {who}-noise expert" if self.low is not None else ""
+                self._loras.append((AppliedLora(model, lora, strength), f"{lora.report.source} at {strength}{where}"))
                 reports.append(lora.report)
-                log.info("%s", lora.report)
+                log.log(logging.WARNING if lora.report.unknown else logging.INFO, "%s", lora.report)
                 for doubt in lora.report.doubts:
                     log.warning("%s", doubt)
         except Exception:
@@ -185,7 +188,7 @@ class WanPipeline:
 
     def _take_out(self, keep: int) -> None:
         while len(self._loras) > keep:
-            self._loras.pop().remove()
+            self._loras.pop()[0].remove()
 
     def __call__(
         self,
@@ -244,7 +247,8 @@ class WanPipeline:
         find_ffmpeg()  # the clip will want to be saved: better said now than after the sampling
         try:
             with out_of_memory_as_error(self.slot.device):
-                return WanOutput(self, inputs.request, self._latents(inputs, callback))
+                request = replace(inputs.request, loras=tuple(note for _, note in self._loras))
+                return WanOutput(self, request, self._latents(inputs, callback))
         finally:
             self.slot.finish()
             del inputs  # an error's traceback would keep its images and frames

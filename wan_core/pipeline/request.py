@@ -24,6 +24,7 @@ class Request:
         guidance, guidance_low: of the high-noise expert (or the only model) and of the low-noise expert.
         boundary: None for a single model.
         step_cache: 0 computes every step; see `Experts.velocity`.
+        loras: such as "style.safetensors at 0.7 on the high-noise expert".
     """
 
     model: str
@@ -39,6 +40,7 @@ class Request:
     guidance_low: Optional[float]
     boundary: Optional[float]
     step_cache: float
+    loras: tuple[str, ...] = ()
 
     @classmethod
     def resolve(
