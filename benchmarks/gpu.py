@@ -24,25 +24,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Mapping, Optional
 
+import measure
 import torch
+from canvas import find_comfyui, python_of
 from device import GIB, Device, attention_ceiling, copy_ceiling, matmul_ceiling, random_module
-from measure import Report, error
+from rivals import comfyui_dit, comfyui_vae, diffusers_dit, diffusers_vae, has_diffusers, open_comfyui
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-PACK = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(PACK), str(PACK / "scripts")]
-
-from canvas import find_comfyui, python_of  # noqa: E402
-from rivals import comfyui_dit, comfyui_vae, diffusers_dit, diffusers_vae, has_diffusers, open_comfyui  # noqa: E402
-
-from wan_core.checkpoints import load_dit  # noqa: E402
-from wan_core.checkpoints.build import is_float32_layer  # noqa: E402
-from wan_core.config import PRESETS, DiTConfig, Preset, VAEConfig  # noqa: E402
-from wan_core.dit import WanDiT  # noqa: E402
-from wan_core.memory import DeviceSlot  # noqa: E402
-from wan_core.shapes import VideoShape  # noqa: E402
-from wan_core.vae import WanVAE  # noqa: E402
+from wan_core.checkpoints import load_dit
+from wan_core.checkpoints.build import is_float32_layer
+from wan_core.config import PRESETS, DiTConfig, Preset, VAEConfig
+from wan_core.dit import WanDiT
+from wan_core.memory import DeviceSlot
+from wan_core.shapes import VideoShape
+from wan_core.vae import WanVAE
 
 PROMPT = 120  # tokens
 CHECK_FRAMES = 17  # length of the clips whose error is taken: float32 has to do them too
@@ -132,7 +128,7 @@ class Bench:
             if name != ours and figures[ours] is not None:
                 facts["ours/theirs"] = figures[ours].seconds / found.seconds
                 if made[name] is not None:
-                    facts["difference from ours"] = error(made[name], made[ours])
+                    facts["difference from ours"] = measure.error(made[name], made[ours])
             if name in errors:
                 facts["error against fp32"] = errors[name]
             self.report.add(what, name, found.seconds, measure="seconds", **facts)
@@ -142,7 +138,7 @@ class Bench:
         self.device.empty()
 
 
-class GpuReport(Report):
+class GpuReport(measure.Report):
     """Rows of seconds, memory and shares, written as they come."""
 
     COLUMNS = (
@@ -239,10 +235,10 @@ def dit(bench: Bench) -> None:
             if not bench.fits(what, 2 * (1 + len(rivals)) * flops / (0.4 * bench.ceiling)):
                 continue
             given, run = dit_inputs(clip, device), model.remember()
-            turns = {bench.ours: lambda: run(*given)} | {rival: lambda c=call: c(*given) for rival, call in rivals.items()}
+            turns = {bench.ours: lambda run=run: run(*given)} | {rival: lambda c=call: c(*given) for rival, call in rivals.items()}
             errors = {}
             if clip == check and reference is not None:
-                errors = {who: error(turn(), reference) for who, turn in turns.items()}
+                errors = {who: measure.error(turn(), reference) for who, turn in turns.items()}
             bench.compare(what, turns, flops, errors)
         del model, rivals, run, turns
         bench.close()
@@ -276,9 +272,9 @@ def vae(bench: Bench) -> None:
             start = latents[:, :, :3]
             reference = exactly(model, lambda exact: exact.decode(start))
             whole = {bench.ours: model.decode, **rivals}
-            errors = {} if reference is None else {name: error(decode(start), reference) for name, decode in whole.items()}
+            errors = {} if reference is None else {name: measure.error(decode(start), reference) for name, decode in whole.items()}
             del reference
-            turns = {bench.ours: lambda: stream(model, latents)}
+            turns = {bench.ours: lambda model=model: stream(model, latents)}
             turns |= {name: lambda c=call: drop(c(latents)) for name, call in rivals.items()}
             bench.compare(what, turns, flops, errors)
             del model, rivals, whole, turns

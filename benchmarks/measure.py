@@ -23,6 +23,9 @@ from typing import Callable, Mapping, NamedTuple, Optional
 import torch
 from torch import Tensor
 
+# The project and its helpers, for whatever python runs a benchmark: import this module before those.
+PACK = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(PACK), str(PACK / "scripts"), str(PACK / "tests")]
 RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).resolve().parent / "results")
 # One thread. One heap that is never given back: no page is fetched from the system twice, whoever asked for it first.
 SETTINGS = {

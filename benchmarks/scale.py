@@ -5,28 +5,22 @@ weights. Time: CPU seconds; the prediction is the growth of the arithmetic from 
 """
 
 import argparse
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Callable, Sequence
 
+import measure
 import torch
-from measure import RESULTS, cpu_seconds, machine, same_settings
+from gpu import decode_flops, forward_flops, stream
+from ledger import Ledger
 
-PACK = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(PACK), str(PACK / "tests")]
-
-from gpu import decode_flops, forward_flops, stream  # noqa: E402
-from ledger import Ledger  # noqa: E402
-
-from wan_core import WanPipeline  # noqa: E402
-from wan_core.config import PRESETS, VAEConfig  # noqa: E402
-from wan_core.demo.release import DEMO_NUMBERS, demo_model  # noqa: E402
-from wan_core.dit import WanDiT  # noqa: E402
-from wan_core.memory.estimate import decoding_bytes, estimate, sampling_bytes  # noqa: E402
-from wan_core.pipeline import Request  # noqa: E402
-from wan_core.shapes import VideoShape  # noqa: E402
-from wan_core.vae import WanVAE  # noqa: E402
+from wan_core import WanPipeline
+from wan_core.config import PRESETS, VAEConfig
+from wan_core.demo.release import DEMO_NUMBERS, demo_model
+from wan_core.dit import WanDiT
+from wan_core.memory.estimate import decoding_bytes, estimate, sampling_bytes
+from wan_core.pipeline import Request
+from wan_core.shapes import VideoShape
+from wan_core.vae import WanVAE
 
 MIB, GIB, PROMPT = 2**20, 2**30, 20
 FRAMES = (17, 33, 81, 161, 321)
@@ -45,7 +39,7 @@ def peak_of(work: Callable) -> int:
 
 def seconds_of(work: Callable, times: int = 1) -> float:
     """CPU time of the fastest of so many turns."""
-    return min(cpu_seconds(work) for _ in range(times))
+    return min(measure.cpu_seconds(work) for _ in range(times))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence]) -> str:
@@ -137,12 +131,12 @@ def main() -> None:
             "decoding GiB", "peak with offload GiB", "TFLOP a forward"), real_sizes(),
         ),
     ]  # fmt: skip
-    about = ", ".join(f"{value}{' cores' if name == 'cores' else ''}" for name, value in machine().items())
+    about = ", ".join(f"{value}{' cores' if name == 'cores' else ''}" for name, value in measure.machine().items())
     head = f"{about}; one thread, torch {torch.__version__}\n\n{NOTES}\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scale.md").write_text("\n".join([head, *parts]), encoding="utf-8")
+    measure.RESULTS.mkdir(exist_ok=True)
+    (measure.RESULTS / "scale.md").write_text("\n".join([head, *parts]), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    same_settings()
+    measure.same_settings()
     main()

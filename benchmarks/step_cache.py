@@ -5,22 +5,17 @@ the same seeds; `from exact` is the distance from a run of many steps, where an 
 """
 
 import argparse
-import sys
-from pathlib import Path
 
+import measure
 import torch
-from measure import Report, error, same_settings
+from demo_model import held_out_prompts, open_pipe
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from demo_model import held_out_prompts, open_pipe  # noqa: E402
-
-from wan_core.demo.judge import look, psnr  # noqa: E402
-from wan_core.demo.release import DEMO_NUMBERS  # noqa: E402
-from wan_core.pipeline import Request  # noqa: E402
-from wan_core.pipeline.output import WanOutput  # noqa: E402
-from wan_core.video import to_uint8  # noqa: E402
+from wan_core.demo.judge import look, psnr
+from wan_core.demo.release import DEMO_NUMBERS
+from wan_core.pipeline import Request
+from wan_core.pipeline.output import WanOutput
+from wan_core.video import to_uint8
 
 STEPS, EXACT = 40, 150  # the official number for A14B, and many
 
@@ -58,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the step cache on the demo model.")
     parser.add_argument("--count", type=int, default=12, help="prompts (default: %(default)s)")
     options = parser.parse_args()
-    report, runs = Report("step_cache"), Runs(options.count)
+    report, runs = measure.Report("step_cache"), Runs(options.count)
     exact, _ = runs.latents(num_inference_steps=EXACT)
     reference, calls = runs.latents(num_inference_steps=STEPS)
     clips = runs.frames(reference)
@@ -67,7 +62,7 @@ def main() -> None:
     for name, numbers in rows.items():
         latents, made = runs.latents(**{"num_inference_steps": STEPS} | numbers)
         frames = runs.frames(latents)
-        facts = {"error": error(latents, reference), "from exact": error(latents, exact)}
+        facts = {"error": measure.error(latents, reference), "from exact": measure.error(latents, exact)}
         if facts["error"]:
             facts["PSNR dB"] = sum(psnr(a, b) for a, b in zip(frames, clips)) / len(clips)
         facts["prompts obeyed"] = f"{runs.obeyed(frames)}/{len(clips)}"
@@ -76,5 +71,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    same_settings()
+    measure.same_settings()
     main()
