@@ -148,10 +148,15 @@ def test_unknown_commands_exit_with_the_code_for_bad_input():
     assert stop.value.code == BAD_INPUT
 
 
+def heed_interrupts():
+    """A job that a shell has put into the background ignores them, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupt_ends_quietly(official_folder, tmp_path):
     command = [sys.executable, "-m", "wan_core", "generate", str(official_folder()), "a cat", "--steps", "1000",
                "--width", "160", "--height", "160", "--out", str(tmp_path / "clip.mp4")]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
     shown = b""
     while b" 1/1000" not in shown and process.poll() is None:
         shown += process.stderr.read(1)
