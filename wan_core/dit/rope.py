@@ -36,6 +36,10 @@ def rope_table(positions: Sequence[Tensor], head_dim: int, device=None) -> Tenso
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate neighbouring channel pairs of x (B, L, heads, head_dim) by `table` (L, head_dim/2); keeps x's dtype."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * table.unsqueeze(1)).flatten(-2).to(x.dtype)
+    """Rotate neighbouring channel pairs of x (B, L, heads, head_dim) by `table` (L, head_dim/2); keeps x's dtype.
+
+    Where no gradient is asked for, a float32 x is written over.
+    """
+    pairs, table = torch.view_as_complex(x.float().unflatten(-1, (-1, 2))), table.unsqueeze(1)
+    pairs = pairs * table if torch.is_grad_enabled() else pairs.mul_(table)
+    return torch.view_as_real(pairs).flatten(-2).to(x.dtype)
