@@ -12,6 +12,7 @@ from typing import IO, Iterable, Iterator, Mapping, Optional
 
 import imageio_ffmpeg
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError, NumericalError, VideoError
@@ -19,6 +20,7 @@ from .shapes import real_number
 
 _WORKING: set[tuple[str, int]] = set()  # ffmpeg programs that have been tried, by path and change time
 CRF = 10  # what the official imageio quality of 8 means for libx264
+CONTAINER = ("-movflags", "frag_keyframe+empty_moov+default_base_moof+use_metadata_tags", "-f", "mp4")
 
 
 def to_uint8(video: Tensor) -> np.ndarray:
@@ -160,7 +162,9 @@ def write_mp4(
     part = _reserve(path)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            written = _encode(itertools.chain([first], chunks), part, fps, metadata or {}, audio, Path(scratch))
+            written = _encode(itertools.chain([first], chunks), part, fps, metadata or {}, Path(scratch))
+            if audio is not None:
+                _add_sound(part, *audio, written, fps, Path(scratch))
         found = _count_frames(part)
         if found != written:
             raise VideoError(f"{part} holds {found} of {written} frames", fix="Save again; the disk may be failing")
@@ -185,26 +189,21 @@ def _reserve(path: Path) -> Path:
             raise VideoError(f"{part} cannot be created ({error.strerror})") from error
 
 
-def _encode(chunks: Iterator[np.ndarray], part: Path, fps: float, metadata: Mapping[str, str], audio, scratch: Path) -> int:
+def _encode(chunks: Iterator[np.ndarray], part: Path, fps: float, metadata: Mapping[str, str], scratch: Path) -> int:
     first = next(chunks)
     _, height, width, _ = first.shape
     notes = scratch / "metadata.txt"
     notes.write_text(";FFMETADATA1\n" + "".join(f"{_escape(k)}={_escape(v)}\n" for k, v in metadata.items()), "utf-8", "replace")
-    sound, mapped = [], []
-    if audio is not None:
-        (scratch / "audio.raw").write_bytes(audio[0].float().cpu().T.contiguous().numpy().tobytes())
-        sound = ["-f", "f32le", "-ar", str(audio[1]), "-ac", str(len(audio[0])), "-i", str(scratch / "audio.raw")]
-        mapped = ["-map", "2:a", "-af", "apad", "-c:a", "aac", "-shortest"]  # silence where it is too short
     # fmt: off
     command = [
         imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y",
         "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "pipe:0",
-        "-f", "ffmetadata", "-i", str(notes), *sound,
-        "-map", "0:v", "-map_metadata", "1", *mapped,
+        "-f", "ffmetadata", "-i", str(notes),
+        "-map", "0:v", "-map_metadata", "1",
         "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2,scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
         "-c:v", "libx264", "-crf", str(CRF), "-g", str(max(1, round(fps))),
         "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv",
-        "-movflags", "frag_keyframe+empty_moov+default_base_moof+use_metadata_tags", "-f", "mp4", f"file:{part}",
+        *CONTAINER, f"file:{part}",
     ]
     # fmt: on
     with (scratch / "errors.txt").open("w+b") as errors:
@@ -226,6 +225,26 @@ def _encode(chunks: Iterator[np.ndarray], part: Path, fps: float, metadata: Mapp
         if process.wait():
             raise _failure(process.returncode, errors, part, written)
     return written
+
+
+def _add_sound(part: Path, waveform: Tensor, rate: int, written: int, fps: float, scratch: Path) -> None:
+    """Put sound of exactly the clip's length beside its frames, which are copied as they are.
+
+    While frames come one by one nobody knows their number, and ffmpeg's own cutting depends on how fast they come.
+    """
+    samples = round(written / fps * rate)
+    sound = F.pad(waveform.float().cpu(), (0, max(0, samples - waveform.shape[1])))[:, :samples]
+    (scratch / "audio.raw").write_bytes(sound.T.contiguous().numpy().tobytes())
+    silent = shutil.copy(part, scratch / "silent.mp4")
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y", "-i", f"file:{silent}",
+        "-f", "f32le", "-ar", str(rate), "-ac", str(len(sound)), "-i", str(scratch / "audio.raw"),
+        "-map", "0:v", "-map", "1:a", "-map_metadata", "0", "-c:v", "copy", "-c:a", "aac", *CONTAINER, f"file:{part}",
+    ]  # fmt: skip
+    with (scratch / "errors.txt").open("w+b") as errors:
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors).returncode
+        if code:
+            raise _failure(code, errors, part, written)
 
 
 def _failure(code: int, errors: IO[bytes], part: Path, written: int) -> VideoError:
