@@ -7,24 +7,18 @@ python, where one is found, with the attention that it takes on a CPU by itself 
 
 import argparse
 import subprocess
-import sys
-from pathlib import Path
 
+import measure
 import torch
 import torch.nn.functional as F
-from measure import Report, error, paired, same_settings
+from canvas import find_comfyui, python_of
+from rivals import comfyui_dit, diffusers_dit, open_comfyui, padded
 from torch import Tensor, nn
 
-PACK = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(PACK), str(PACK / "scripts")]
-
-from canvas import find_comfyui, python_of  # noqa: E402
-from rivals import comfyui_dit, diffusers_dit, open_comfyui, padded  # noqa: E402
-
-from wan_core.checkpoints.build import is_float32_layer  # noqa: E402
-from wan_core.config import DiTConfig  # noqa: E402
-from wan_core.dit import WanDiT  # noqa: E402
-from wan_core.ops import Layers  # noqa: E402
+from wan_core.checkpoints.build import is_float32_layer
+from wan_core.config import DiTConfig
+from wan_core.dit import WanDiT
+from wan_core.ops import Layers
 
 CONFIG = DiTConfig(dim=512, ffn_dim=1408, heads=4, layers=8)  # as in A14B, the feed-forward is 2.7 times as wide
 PROMPT, GRID = 64, (5, 40, 40)  # 5 · 20 · 20 = 2,000 tokens
@@ -52,18 +46,18 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(1, 16, *GRID), torch.tensor([900]), torch.randn(1, PROMPT, CONFIG.text_dim)
 
 
-def compare(report: Report, rival: str, make_theirs, rounds: int) -> None:
+def compare(report: measure.Report, rival: str, make_theirs, rounds: int) -> None:
     """A forward by itself, which projects the prompt as the rivals do each time, and one within a run, which has it."""
     x, t, text = inputs()
     reference = model(ops=nn)(x, t, text)  # torch's own layers
     for name, dtype in DTYPES.items():
         ours, given = model(dtype), (x, t, text.to(dtype))
         run, theirs = ours.remember(), make_theirs(ours)
-        facts = dict(error=error(ours(*given), reference), their_error=error(theirs(*given), reference))
+        facts = dict(error=measure.error(ours(*given), reference), their_error=measure.error(theirs(*given), reference))
         target = TARGETS[rival].get(name)
-        ratio = paired(lambda: ours(*given), {rival: lambda: theirs(*given)}, rounds)[rival]
+        ratio = measure.paired(lambda: ours(*given), {rival: lambda: theirs(*given)}, rounds)[rival]
         report.add(f"DiT forward, {name}", rival, ratio, target, **facts)
-        ratio = paired(lambda: run(*given), {rival: lambda: theirs(*given)}, rounds)[rival]
+        ratio = measure.paired(lambda: run(*given), {rival: lambda: theirs(*given)}, rounds)[rival]
         report.add(f"DiT forward within a run, {name}", rival, ratio, target, **facts)
 
 
@@ -96,16 +90,16 @@ def bare(dtype: torch.dtype):
     return work
 
 
-def itself(report: Report, rounds: int) -> None:
+def itself(report: measure.Report, rounds: int) -> None:
     """Against the bare matmuls, and a short prompt against the padded one."""
     x, t, text = inputs()
     for name, dtype in DTYPES.items():
         run, given = model(dtype).remember(), (x, t, text.to(dtype))
-        ratio = paired(lambda: run(*given), {"bare": bare(dtype)}, rounds)["bare"]
+        ratio = measure.paired(lambda: run(*given), {"bare": bare(dtype)}, rounds)["bare"]
         report.add(f"DiT forward within a run, {name}", "its bare matmuls and attention", ratio, 1.03 if name == "fp32" else None)
     ours, full = model(), padded(text, CONFIG.text_len)
-    off = error(ours(x, t, text), ours(x, t, full))
-    ratio = paired(lambda: ours(x, t, text), {"padded": lambda: ours(x, t, full)}, rounds)["padded"]
+    off = measure.error(ours(x, t, text), ours(x, t, full))
+    ratio = measure.paired(lambda: ours(x, t, text), {"padded": lambda: ours(x, t, full)}, rounds)["padded"]
     report.add("prompt of 64 tokens", "the same padded to 512", ratio, 0.9, error=off)
 
 
@@ -119,10 +113,10 @@ def main() -> None:
     if args.inside:
         (rival,) = args.only
         open_comfyui(args.inside, "--cpu", *(["--use-pytorch-cross-attention"] if rival != "ComfyUI" else []))
-        report = Report("dit")
+        report = measure.Report("dit")
         compare(report, rival, comfyui_dit, args.rounds)
         return report.write()
-    only, report = args.only or ["diffusers", "itself", "ComfyUI"], Report("dit")
+    only, report = args.only or ["diffusers", "itself", "ComfyUI"], measure.Report("dit")
     if "diffusers" in only:
         compare(report, "diffusers", diffusers_dit, args.rounds)
     if "itself" in only:
@@ -135,5 +129,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    same_settings()
+    measure.same_settings()
     main()
