@@ -57,7 +57,8 @@ class Linear(nn.Linear):
         """Whether oneDNN is called by its name: plain weights, and work that is worth it."""
         weight = self.weight
         return (
-            _on_plain_cpu(x, weight)
+            _onednn_linear is not None
+            and _on_plain_cpu(x, weight)
             and x.numel() * weight.shape[0] >= 2**24
             and x.dtype == weight.dtype
             and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and _has_bfloat16()))
@@ -106,23 +107,21 @@ def _has_bfloat16() -> bool:
 
 
 def _attention_by_matmul(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> Tensor:
-    """Attention as two bfloat16 products, in 0.57 of the time of torch's fused kernel, which multiplies in float32 here.
+    """Attention as two bfloat16 products, in 0.55 of the time of torch's fused kernel, which multiplies in float32 here.
 
-    The scores between the products are bfloat16. Before they are rounded, the largest score among every eighth key is
-    taken off each row, so that those that weigh most are near zero and keep their digits: the error is that of bfloat16
-    probabilities (3e-3 of the output), however large the scores are.
+    The scores between the products are bfloat16. Before they are rounded, the largest score among every 16th key is
+    taken off each row, as one more channel, so that those that weigh most are near zero and keep their digits: the
+    error stays near 4e-3 of the output, however large the scores are, where it would grow to 1e-2 and more.
     """
     scale, out = q.shape[3] ** -0.5, torch.empty_like(q)
     rows = max(1, 2**24 // k.shape[1])  # 32 MiB of scores
+    added, weight = (q.new_zeros(1), 0) if bias is None else (bias, 1)
     for b in range(len(q)):
         for h in range(q.shape[2]):
-            keys, values = k[b, :, h].T.contiguous(), v[b, :, h].contiguous()
+            keys, values = F.pad(k[b, :, h], (0, 1), value=1.0), v[b, :, h]
             for part, result in zip(q[b, :, h].split(rows), out[b, :, h].split(rows)):
-                some = torch.mm(part, keys[:, ::8]).mul_(scale)
-                if bias is None:
-                    shift = some.amax(1, keepdim=True).neg_()
-                else:
-                    shift = bias - some.add_(bias[:, ::8]).amax(1, keepdim=True)
-                scores = torch.addmm(shift, part, keys, alpha=scale)
+                largest = torch.mm(part, k[b, ::16, h].T).amax(1, keepdim=True)
+                part = torch.cat((part, largest.neg_()), dim=1)
+                scores = torch.addmm(added, part, keys.T, beta=weight, alpha=scale)
                 result.copy_(torch.mm(scores.softmax(1), values))
     return out

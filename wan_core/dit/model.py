@@ -92,7 +92,7 @@ class WanDiT(nn.Module):
         self._check(x, t, text, y, vace)
         memory = {} if memory is None else memory
         tokens, grid = self.embed(x if y is None else torch.cat((x, y.to(x).expand(len(x), -1, -1, -1, -1)), dim=1))
-        e, mod = self._recall(memory, "time", t, lambda: self.embed_time(t.expand(len(x), *t.shape[1:])))
+        e, mod = self._recall(memory, "time", t, lambda: self.embed_time(t.expand(len(x), *t.shape[1:]), memory))
         keys = self._recall(memory, "text", text, lambda: self.embed_text(text), room=None)
         rope = self._recall(memory, "rope", (grid, x.device), lambda: self.rope(grid, x.device))
         controls = self.embed_vace(tokens, vace, vace_scale)
@@ -127,11 +127,16 @@ class WanDiT(nn.Module):
         """Rotary table of the tokens."""
         return rope_table([torch.arange(size) for size in grid], self.config.head_dim, device)
 
-    def embed_time(self, t: Tensor) -> tuple[Tensor, Modulation]:
-        """Embedding (U, D) of the distinct timesteps in t, and the blocks' modulation."""
+    def embed_time(self, t: Tensor, memory: Optional[dict] = None) -> tuple[Tensor, Modulation]:
+        """Embedding (U, D) of the distinct timesteps in t, and the blocks' modulation; `memory` as in `forward`."""
         values, index = t.reshape(len(t), -1).unique(return_inverse=True)
-        e = in_float32(self.time_embedding, timestep_features(values, self.config.freq_dim))
-        rows = in_float32(self.time_projection, e).unflatten(-1, (6, -1))
+        known = {} if memory is None else memory.setdefault("timesteps", {})
+        wanted = values.tolist()
+        new = [value for value in wanted if value not in known]
+        if new:
+            e = in_float32(self.time_embedding, timestep_features(values.new_tensor(new), self.config.freq_dim))
+            known.update(zip(new, zip(e, in_float32(self.time_projection, e).unflatten(-1, (6, -1)))))
+        e, rows = (torch.stack(kept) for kept in zip(*(known[value] for value in wanted)))
         return e, Modulation(rows, index if len(values) > 1 else index[:, :1])
 
     def embed_text(self, text: Tensor) -> Text:

@@ -1,0 +1,46 @@
+"""What does not change between steps is computed once: texts, cross-attention keys, rotary tables, time embeddings."""
+
+from collections import Counter
+
+import pytest
+from small_clips import PROMPTS, SMALL, SMALL_5B, picture
+
+from wan_core import WanPipeline
+
+
+@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize("name, inputs", [
+    ("t2v-a14b", {}), ("i2v-a14b", {"image": picture()}), ("vace-a14b", {"reference_images": [picture()]}),
+    ("ti2v-5b", {}), ("ti2v-5b", {"image": picture(64, 64)}),
+])  # fmt: skip
+def test_nothing_is_computed_twice_in_a_run(name, inputs, offload, official_folder, monkeypatch):
+    pipe = WanPipeline.from_pretrained(official_folder(name))
+    if offload:
+        pipe.enable_model_cpu_offload()
+    rows, calls = Counter(), Counter()  # of each expert's layers
+
+    def watch(who, expert):
+        for part, layer in expert.named_modules():
+            if part in ("text_embedding.0", "time_embedding.0", "time_projection.1") or part.endswith(("cross_attn.k", "cross_attn.v")):
+                layer.register_forward_hook(lambda m, given, out, key=(who, part): rows.update({key: given[0][..., 0].numel()}))
+        rope = expert.rope
+        monkeypatch.setattr(expert, "rope", lambda *args: (calls.update([who]), rope(*args))[1])
+
+    experts = {"high": pipe.high} | ({"low": pipe.low} if pipe.low else {})
+    for who, expert in experts.items():
+        watch(who, expert)
+    texts = []
+    pipe.text_encoder.register_forward_hook(lambda m, given, out: texts.append(out.shape[1]))
+    prompts = [*PROMPTS, PROMPTS[0]]
+    out = pipe(prompts, **inputs, **(SMALL_5B if name == "ti2v-5b" else SMALL) | {"num_inference_steps": 6})
+
+    assert len(texts) == 3, "two different prompts and the negative one"
+    padded = sum(texts) + 3  # each with one row for its padding
+    plan, kept = out.request.plan(), int(name == "ti2v-5b" and "image" in inputs)  # a given frame is at timestep 0
+    for who, expert in experts.items():
+        steps = plan.count(who)
+        assert steps > 0 and calls[who] == 1
+        assert rows[who, "time_embedding.0"] == rows[who, "time_projection.1"] == steps + kept
+        of_text = {part: n for (owner, part), n in rows.items() if owner == who and not part.startswith("time_")}
+        assert len(of_text) == 1 + 2 * (len(expert.blocks) + len(getattr(expert, "vace_blocks", ())))
+        assert set(of_text.values()) == {padded}
