@@ -102,8 +102,8 @@ class Bench:
 
     def rivals(self, kind: str, ours) -> dict[str, Callable]:
         if self.inside:
-            return {"ComfyUI": {"dit": comfyui_dit, "vae": comfyui_vae}[kind](ours)}
-        return {"diffusers": {"dit": diffusers_dit, "vae": diffusers_vae}[kind](ours)} if has_diffusers() else {}
+            return {"ComfyUI": comfyui_dit(ours) if kind == "dit" else comfyui_vae(ours).decode}
+        return {"diffusers": diffusers_dit(ours) if kind == "dit" else diffusers_vae(ours).decode} if has_diffusers() else {}
 
     def fits(self, what: str, seconds: float) -> bool:
         if seconds < self.device.left():

@@ -6,7 +6,7 @@ Each maker returns a call with our arguments. diffusers is imported where it is 
 
 import importlib.util
 import sys
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -72,8 +72,14 @@ def comfyui_dit(ours: WanDiT) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return lambda x, t, text: theirs(x.to(ours.compute_dtype), t, padded(text, c.text_len))
 
 
-def diffusers_vae(ours: WanVAE) -> Callable[[Tensor], Tensor]:
-    """Normalised latents → video."""
+class Codec(NamedTuple):
+    """A rival's VAE."""
+
+    encode: Callable[[Tensor], Tensor]  # video in [-1, 1] → normalised latents
+    decode: Callable[[Tensor], Tensor]  # normalised latents → video
+
+
+def diffusers_vae(ours: WanVAE) -> Codec:
     from accelerate import init_empty_weights
     from diffusers import AutoencoderKLWan
 
@@ -86,11 +92,13 @@ def diffusers_vae(ours: WanVAE) -> Callable[[Tensor], Tensor]:
     with init_empty_weights():
         theirs = AutoencoderKLWan(base_dim=c.dim, z_dim=c.z_channels, latents_mean=c.mean, latents_std=c.std, **newer)
     share(theirs, "vae", ours, lambda name, t: ours.dtype)
-    return lambda z: theirs.decode(denormalised(z, ours), return_dict=False)[0]
+    return Codec(
+        lambda video: normalised(theirs.encode(video.to(ours.dtype)).latent_dist.mode(), ours),
+        lambda z: theirs.decode(denormalised(z, ours), return_dict=False)[0],
+    )
 
 
-def comfyui_vae(ours: WanVAE) -> Callable[[Tensor], Tensor]:
-    """Normalised latents → video."""
+def comfyui_vae(ours: WanVAE) -> Codec:
     import comfy.ldm.wan.vae
     import comfy.ldm.wan.vae2_2
 
@@ -101,14 +109,27 @@ def comfyui_vae(ours: WanVAE) -> Callable[[Tensor], Tensor]:
         else:
             theirs = comfy.ldm.wan.vae2_2.WanVAE(dim=c.dim, dec_dim=c.decoder_dim, z_dim=c.z_channels, **sizes)
     share(theirs, "vae", ours, lambda name, t: ours.dtype)
-    return lambda z: theirs.decode(denormalised(z, ours)).clamp(-1, 1)
+    return Codec(
+        lambda video: normalised(theirs.encode(video.to(ours.dtype)), ours),
+        lambda z: theirs.decode(denormalised(z, ours)).clamp(-1, 1),
+    )
 
 
 def padded(text: Tensor, length: int) -> Tensor:
     return F.pad(text, (0, 0, 0, length - text.shape[1]))
 
 
+def normalised(z: Tensor, vae: WanVAE) -> Tensor:
+    """What the rivals' encoders give, in the scale of ours."""
+    mean, std = statistics(z, vae)
+    return (z.float() - mean) / std
+
+
 def denormalised(z: Tensor, vae: WanVAE) -> Tensor:
     """What the rivals' decoders take: latents in their own scale."""
-    mean, std = (torch.tensor(values, device=z.device).view(1, -1, 1, 1, 1) for values in (vae.config.mean, vae.config.std))
+    mean, std = statistics(z, vae)
     return (z * std + mean).to(vae.dtype)
+
+
+def statistics(z: Tensor, vae: WanVAE) -> list[Tensor]:
+    return [torch.tensor(values, device=z.device).view(1, -1, 1, 1, 1) for values in (vae.config.mean, vae.config.std)]

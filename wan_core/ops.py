@@ -24,7 +24,7 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) -> Tens
     Returns:
         (B, L_q, heads, head_dim).
     """
-    if q.dtype == torch.bfloat16 and (bias is None or bias.ndim == 2) and _on_plain_cpu(q) and _has_bfloat16():
+    if q.dtype == torch.bfloat16 and (bias is None or bias.ndim == 2) and on_plain_cpu(q) and _has_bfloat16():
         return _attention_by_matmul(q, k, v, bias)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
@@ -57,9 +57,9 @@ class Linear(nn.Linear):
         """Whether oneDNN is called by its name: plain weights, and work that is worth it."""
         weight = self.weight
         return (
-            _onednn_linear is not None
-            and _on_plain_cpu(x, weight)
-            and x.numel() * weight.shape[0] >= 2**24
+            x.numel() * weight.shape[0] >= 2**24
+            and _onednn_linear is not None
+            and on_plain_cpu(x, weight)
             and x.dtype == weight.dtype
             and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and _has_bfloat16()))
             and type(weight) in (nn.Parameter, Tensor)  # quantised ones unpack themselves in F.linear
@@ -70,7 +70,7 @@ class RMSNorm(nn.RMSNorm):
     """torch has no kernel of it for a CPU; this is two passes fewer."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _on_plain_cpu(x, self.weight):
+        if not on_plain_cpu(x, self.weight):
             return super().forward(x)
         wide = x.float()
         square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
@@ -86,14 +86,15 @@ class Layers:
     Conv3d, LayerNorm = nn.Conv3d, nn.LayerNorm
 
 
-_onednn_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+_ONEDNN = torch.backends.mkldnn.is_available()
+_onednn_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _ONEDNN else None
 
 
-def _on_plain_cpu(*tensors: Tensor) -> bool:
+def on_plain_cpu(*tensors: Tensor) -> bool:
     """Tensors on a CPU whose torch has oneDNN, no gradient, no automatic dtypes, no compiler to get in the way of."""
     return (
-        tensors[0].device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
+        tensors[0].is_cpu
+        and _ONEDNN
         and not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

@@ -82,10 +82,8 @@ def stream_decode(vae, latents: torch.Tensor):
         return
     memory = vae.memory_used_decode(latents.shape, vae.vae_dtype)
     comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory)
-    cache = {}
-    for z in latents.split(1, dim=2):
+    for frames in model.decode_chunks(latents):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        frames = model.decode_chunk(z.to(vae.device), cache).clamp(-1, 1)
         yield ((frames[0] + 1) / 2).permute(1, 2, 3, 0)
 
 

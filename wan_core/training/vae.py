@@ -17,19 +17,6 @@ from ..vae.streaming import regroup
 Batch = tuple[Tensor, Optional[Tensor]]  # video (B, 3, T, H, W) in [-1, 1], weight (B, 1, T, H, W) or None
 
 
-class Conv3d(nn.Conv3d):
-    """Also convolves the first frame of a video alone, without the taps that see only zeros: a third of the work."""
-
-    def first_frame(self, x: Tensor) -> Tensor:  # x (B, C, 1, H, W)
-        return F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, padding=self.padding[1:]).unsqueeze(2)
-
-
-class TrainingOps:
-    """Layer factories for training."""
-
-    Conv2d, Conv3d, Linear = nn.Conv2d, Conv3d, nn.Linear
-
-
 @torch.no_grad()
 def initialise(vae: WanVAE, generator: torch.Generator) -> WanVAE:
     """Start as a near-linear image model, which learns flat colour within a few hundred steps.
@@ -80,7 +67,8 @@ def moments(vae: WanVAE, video: Tensor) -> tuple[Tensor, Tensor]:
 def reconstruct(vae: WanVAE, z: Tensor) -> Tensor:
     """Latents that are not normalised → video, not clamped: a clamp has no gradient outside [-1, 1]."""
     cache: FeatureCache = {}
-    return torch.cat([vae.decoder(vae.conv2(part), cache) for part in z.split(1, dim=2)], dim=2).float()
+    pieces = [piece for part in z.split(1, dim=2) for piece in vae.decoder(vae.conv2(part), cache)]
+    return torch.cat(pieces, dim=2).float()
 
 
 @dataclass(frozen=True)
@@ -132,7 +120,7 @@ class VAELoss(nn.Module):
 
 def new_vae(config: VAEConfig, seed: int) -> WanVAE:
     """A VAE to train from nothing."""
-    return initialise(WanVAE(config, TrainingOps), torch.Generator().manual_seed(seed))
+    return initialise(WanVAE(config), torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()

@@ -6,19 +6,24 @@ dict means the start of a video, so nothing is shared between videos, tiles or t
 Source: Wan2.2 wan/modules/vae2_1.py.
 """
 
+from typing import Iterator, Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .convolution import is_direct, is_large, norm_silu_conv, norm_silu_conv_narrow, upsample_conv
+
 FeatureCache = dict[nn.Module, Tensor]
+PIECE = 2  # large frames that the decoder takes through a stage at a time
 
 
 def causal(conv: nn.Module, x: Tensor, cache: FeatureCache) -> Tensor:
     """A convolution whose time taps end at the present frame; zeros stand before the start of the video."""
     history = conv.kernel_size[0] - 1
     past = cache.get(conv)
-    if past is None and x.shape[2] == 1 and hasattr(conv, "first_frame"):  # the layers of wan_core.training
+    if past is None and x.shape[2] == 1 and hasattr(conv, "first_frame"):  # not torch's own
         cache[conv] = x
         return conv.first_frame(x)
     if past is None or past.shape[2] < history:
@@ -45,6 +50,8 @@ class RMSNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
+    """Two convolutions and a shortcut. On a CPU the result is written over x."""
+
     def __init__(self, channels_in: int, channels_out: int, ops):
         super().__init__()
         self.residual = nn.ModuleDict(
@@ -59,6 +66,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
         norm1, conv1, norm2, conv2 = self.residual.values()
+        if is_direct(conv1, x):
+            h = norm_silu_conv(norm1, conv1, x, cache)
+            return norm_silu_conv(norm2, conv2, h, cache, add=self.shortcut(x))
         h = causal(conv1, F.silu(norm1(x)), cache)
         h = causal(conv2, F.silu(norm2(h)), cache)
         return h + self.shortcut(x)
@@ -122,9 +132,22 @@ class Upsample(nn.Module):
                 x = rearrange(x, "b (two c) t h w -> b c (t two) h w", two=2)
             else:
                 cache[self.time_conv] = x.new_zeros(x.shape[0], x.shape[1], 2, *x.shape[3:])
+        if is_direct(self.resample["1"], x, scale=2):
+            return upsample_conv(self.resample["1"], x)
         b = x.shape[0]
         x = F.interpolate(frames_as_batch(x), scale_factor=2.0, mode="nearest-exact")
         return rearrange(self.resample["1"](x), "(b t) c h w -> b c t h w", b=b)
+
+
+def in_pieces(layers: Sequence[nn.Module], x: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
+    """x through the decoder's layers. Where one has made more large frames than a piece, each piece goes through the rest first."""
+    for i, layer in enumerate(layers):
+        x = layer(x, cache)
+        if x.shape[2] > PIECE and is_large(x):
+            for piece in x.split(PIECE, dim=2):
+                yield from in_pieces(layers[i + 1 :], piece, cache)
+            return
+    yield x
 
 
 class Middle(nn.ModuleList):
@@ -151,4 +174,6 @@ class OutputHead(nn.ModuleDict):
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
         norm, conv = self.values()
+        if is_direct(conv, x):
+            return norm_silu_conv_narrow(norm, conv, x, cache)
         return causal(conv, F.silu(norm(x)), cache)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..config import VAEConfig
 from ..errors import InputError
 from ..shapes import video_frames
+from .convolution import Layers
 from .layers import FeatureCache
 from .streaming import regroup
 from .wan21 import Decoder21, Encoder21
@@ -22,7 +23,7 @@ class WanVAE(nn.Module):
     the clip. Source: Wan2.2 wan/modules/vae2_1.py Wan2_1_VAE, vae2_2.py Wan2_2_VAE.
     """
 
-    def __init__(self, config: VAEConfig, ops=nn):
+    def __init__(self, config: VAEConfig, ops=Layers):
         super().__init__()
         self.config = config
         encoder, decoder = (Encoder21, Decoder21) if config.version == "2.1" else (Encoder22, Decoder22)
@@ -73,26 +74,28 @@ class WanVAE(nn.Module):
         stride = self.config.space_stride
         video = torch.empty(b, 3, video_frames(n), h * stride, w * stride, device=self.device)
         start = 0
-        for chunk in self.decode_chunks(latents):
-            video[:, :, start : start + chunk.shape[2]] = chunk
-            start += chunk.shape[2]
+        for piece in self.decode_pieces(latents):
+            torch.clamp(piece, -1, 1, out=video[:, :, start : start + piece.shape[2]])
+            start += piece.shape[2]
         return video
 
     def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:
         """The frames of `decode` as they come: (B, 3, 1, H, W), then (B, 3, 4, H, W) for each further latent frame."""
         self._check_latents(latents)
-        return self._decode_frames(latents)
+        return (chunk.clamp(-1, 1) for chunk in regroup(self.decode_pieces(latents)))
 
-    def _decode_frames(self, latents: Tensor) -> Iterator[Tensor]:
+    def decode_pieces(self, latents: Tensor) -> Iterator[Tensor]:
+        """The same frames in float32, not clamped, one or two at a time.
+
+        Latent frames enter in pairs, since the first stages are small and have large weights.
+        """
         cache: FeatureCache = {}
-        for z in latents.split(1, dim=2):
-            yield self.decode_chunk(z, cache).clamp(-1, 1)
-
-    def decode_chunk(self, z: Tensor, cache: FeatureCache) -> Tensor:
-        """The next latent frame of a video → 1 (first call) or 4 frames, float32, not clamped."""
         mean, std = self._statistics(self.device)
-        z = z.to(self.device, torch.float32) / (1 / std) + mean
-        return self.decoder(self.conv2(z.to(self.dtype)), cache).float()
+        ends = (1, *range(3, latents.shape[2] + 2, 2))
+        for start, end in zip((0, *ends), ends):
+            z = latents[:, :, start:end].to(self.device, torch.float32) / (1 / std) + mean
+            for piece in self.decoder(self.conv2(z.to(self.dtype)), cache):
+                yield piece.float()
 
     def _statistics(self, device) -> tuple[Tensor, Tensor]:
         return tuple(

@@ -25,9 +25,8 @@ def decode_tiled(vae: WanVAE, latents: Tensor, tile: int, overlap: int) -> Tenso
     video, weight = None, None
     for (top, bottom), (left, right), blend in _tiles(size, tile, overlap, stride):
         part = latents[:, :, :, top // stride : bottom // stride, left // stride : right // stride]
-        cache, start = {}, 0
-        for z in part.split(1, dim=2):
-            chunk = vae.decode_chunk(z, cache)
+        start = 0
+        for chunk in vae.decode_pieces(part):
             if video is None:
                 video = chunk.new_zeros(len(latents), 3, video_frames(latents.shape[2]), *size)
                 weight = chunk.new_zeros(size)

@@ -1,9 +1,11 @@
 """Encoder and decoder of the Wan 2.1 VAE: 16 channels, 4×8×8. Source: Wan2.2 wan/modules/vae2_1.py."""
 
+from typing import Iterator
+
 from torch import Tensor, nn
 
 from ..config import VAEConfig
-from .layers import Downsample, FeatureCache, Middle, OutputHead, ResidualBlock, Upsample, causal
+from .layers import Downsample, FeatureCache, Middle, OutputHead, ResidualBlock, Upsample, causal, in_pieces
 
 
 class Encoder21(nn.Module):
@@ -44,9 +46,8 @@ class Decoder21(nn.Module):
         self.upsamples = nn.ModuleList(layers)
         self.head = OutputHead(widths[-1], 3, ops)
 
-    def forward(self, z: Tensor, cache: FeatureCache) -> Tensor:
-        """One latent frame (B, z, 1, h, w) → pixels (B, 3, 1 or 4, 8h, 8w)."""
+    def forward(self, z: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
+        """Latent frames (B, z, n, h, w), the first of a video alone → their pixels (B, 3, 1 or 2, 8h, 8w) one after the other."""
         x = self.middle(causal(self.conv1, z, cache), cache)
-        for layer in self.upsamples:
-            x = layer(x, cache)
-        return self.head(x, cache)
+        for piece in in_pieces(list(self.upsamples), x, cache):
+            yield self.head(piece, cache)

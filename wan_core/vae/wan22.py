@@ -3,14 +3,15 @@
 Source: Wan2.2 wan/modules/vae2_2.py.
 """
 
-from typing import Optional
+from itertools import product
+from typing import Iterator, Optional
 
 import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from ..config import VAEConfig
-from .layers import Downsample, FeatureCache, Middle, OutputHead, ResidualBlock, Upsample, causal
+from .layers import Downsample, FeatureCache, Middle, OutputHead, ResidualBlock, Upsample, causal, in_pieces
 
 
 def average_down(x: Tensor, channels: int, time: int, space: int) -> Tensor:
@@ -23,10 +24,17 @@ def average_down(x: Tensor, channels: int, time: int, space: int) -> Tensor:
     return reduce(x, "b (c g) t h w -> b c t h w", "mean", c=channels)
 
 
-def duplicate_up(x: Tensor, channels: int, time: int, space: int) -> Tensor:
-    """Repeat channels and unfold them into time × space² neighbours."""
-    x = x.repeat_interleave(channels * time * space**2 // x.shape[1], dim=1)
-    return rearrange(x, "b (c r p q) t h w -> b c (t r) (h p) (w q)", r=time, p=space, q=space)
+def add_duplicates(x: Tensor, source: Tensor, time: int) -> Tensor:
+    """x (B, C, T, H, W) plus `source`, whose channels are repeated and unfolded into time × 2 × 2 neighbours; in place.
+
+    Of the first frame of a video, which is not doubled in time, only the last neighbour is there.
+    """
+    missing, step = time * source.shape[2] - x.shape[2], source.shape[1] // x.shape[1]
+    neighbours = list(product(range(time), range(2), range(2)))
+    for k, (t, h, w) in enumerate(neighbours):
+        if t >= missing:
+            x[:, :, t - missing :: time, h::2, w::2] += source[:, k * step // len(neighbours) :: step]
+    return x
 
 
 class DownStage(nn.Module):
@@ -53,16 +61,15 @@ class UpStage(nn.Module):
         if temporal is not None:
             layers.append(Upsample(channels, channels, temporal, ops))
         self.upsamples = nn.ModuleList(layers)
-        self.channels, self.temporal = channels, temporal
+        self.temporal = temporal
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
-        source = x
+        source = None if self.temporal is None else x.clone()  # the blocks may write over x
         for layer in self.upsamples:
             x = layer(x, cache)
-        if self.temporal is None:
+        if source is None:
             return x
-        shortcut = duplicate_up(source, self.channels, 2 if self.temporal else 1, 2)
-        return x + shortcut[:, :, -x.shape[2] :]  # the first frame of a video is not doubled in time
+        return add_duplicates(x, source, 2 if self.temporal else 1)
 
 
 class Encoder22(nn.Module):
@@ -97,9 +104,8 @@ class Decoder22(nn.Module):
         )
         self.head = OutputHead(widths[-1], 3 * config.pixel_fold**2, ops)
 
-    def forward(self, z: Tensor, cache: FeatureCache) -> Tensor:
-        """One latent frame (B, z, 1, h, w) → pixels (B, 3, 1 or 4, 16h, 16w)."""
+    def forward(self, z: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
+        """Latent frames (B, z, n, h, w), the first of a video alone → their pixels (B, 3, 1 or 2, 16h, 16w) one after the other."""
         x = self.middle(causal(self.conv1, z, cache), cache)
-        for stage in self.upsamples:
-            x = stage(x, cache)
-        return rearrange(self.head(x, cache), "b (c x y) t h w -> b c t (h y) (w x)", x=2, y=2)
+        for piece in in_pieces(list(self.upsamples), x, cache):
+            yield rearrange(self.head(piece, cache), "b (c x y) t h w -> b c t (h y) (w x)", x=2, y=2)

@@ -1,0 +1,192 @@
+"""The VAE's large convolutions on a CPU, in less arithmetic and memory than torch's own take.
+
+    A row of frames            silu(norm(x)) of a few rows of pixels at a time: what lies between stays in the cache
+    Two frames at once         four products in place of six (minimal filtering F(2, 3) over time)
+    The first frame            one product in place of three: zeros stand before it
+    Nearest-neighbour, 2×2     four products with 2×2 taps at the small size in place of one with 3×3 at the large
+
+All are exact in real numbers; in float32 they differ from torch's by its rounding. Computed in float32, whatever dtype is
+stored. Elsewhere, and where gradients are asked for, the layers do without this file.
+Source of the filtering: Winograd, Arithmetic Complexity of Computations, 1980.
+"""
+
+from typing import Callable, Iterator, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import on_plain_cpu
+
+LARGE = 32 * 32  # pixels of a frame from which on this pays: filters are prepared at each call
+
+
+class Direct:
+    """A convolution whose weights may be used directly."""
+
+    def is_direct(self, x: Tensor) -> bool:
+        """Whether x and the weights suit this file."""
+        return on_plain_cpu(x, self.weight) and x.dtype == self.weight.dtype
+
+
+class Conv2d(Direct, nn.Conv2d):
+    pass
+
+
+class Conv3d(Direct, nn.Conv3d):
+    def first_frame(self, x: Tensor) -> Tensor:
+        """x (B, C, 1, H, W), the start of a video, without the taps that see only zeros."""
+        return F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, padding=self.padding[1:]).unsqueeze(2)
+
+
+class Layers:
+    """The default factories of the VAE."""
+
+    Conv2d, Conv3d = Conv2d, Conv3d
+
+
+def is_direct(conv: nn.Module, x: Tensor, scale: int = 1) -> bool:
+    """Whether `conv` of x (…, H, W), made larger by `scale`, is done here."""
+    return is_large(x, scale) and isinstance(conv, Direct) and conv.is_direct(x)
+
+
+def is_large(x: Tensor, scale: int = 1) -> bool:
+    return x.shape[-2] * x.shape[-1] * scale**2 >= LARGE
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(B, C, T, H, W) → (B, T, H, W, C), contiguous."""
+    return x.permute(0, 2, 3, 4, 1).contiguous()
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """(B, T, H, W, C) → (B, C, T, H, W), as it lies in memory."""
+    return x.permute(0, 4, 1, 2, 3)
+
+
+def norm_silu_conv(norm: nn.Module, conv: nn.Module, x: Tensor, cache: dict, add: Optional[Tensor] = None) -> Tensor:
+    """conv(silu(norm(x))), causal in time, kernel 3×3×3; `cache[conv]` holds what `layers.causal` would, and is updated in place.
+
+    Args:
+        x: (B, C, T, H, W), the next frames of a video.
+        add: what the result is added to, in its place.
+    """
+    x, starts = channels_last(x), conv not in cache
+    b, t, h, w, c = x.shape
+    past = x.new_zeros(b, 2, h, w, c) if starts else channels_last(cache[conv])
+    cache[conv] = channels_first(past)
+    out = x.new_empty(b, t, h, w, conv.out_channels) if add is None else channels_last(add)
+    convolve = over_time(conv, t, starts)
+    for n in range(b):
+        for rows, seen, strip, inner in _strips(h, t + 2, w, c):
+            inner[:2] = past[n, :, seen]
+            _norm_silu(norm, x[n, :, seen], inner[2:])
+            for frames, y in convolve(strip.permute(0, 3, 1, 2)):
+                y = y.permute(0, 2, 3, 1)
+                if add is None:
+                    out[n, frames, rows] = y
+                else:
+                    out[n, frames, rows] += y
+            done = seen.stop if rows.stop == h else rows.stop - 1  # what no later strip reads
+            past[n, :, seen.start : done] = inner[-2:, : done - seen.start]
+    return channels_first(out)
+
+
+def norm_silu_conv_narrow(norm: nn.Module, conv: nn.Module, x: Tensor, cache: dict) -> Tensor:
+    """The same for few output channels: frames are convolved with the taps of all three times at once, and `cache[conv]`
+    holds what the last two frames add to the next ones, which is far smaller than the frames."""
+    x, channels = channels_last(x), conv.out_channels
+    b, t, h, w, c = x.shape
+    parts = x.new_empty(b, t, h, w, channels, 3, dtype=torch.float32)  # what each frame adds to itself and the next two
+    weight = conv.weight.float().transpose(1, 2).reshape(3 * channels, c, 3, 3)
+    for n in range(b):
+        for rows, seen, strip, inner in _strips(h, t, w, c):
+            _norm_silu(norm, x[n, :, seen], inner)
+            y = F.conv2d(strip.permute(0, 3, 1, 2), weight, padding=(0, 1))
+            parts[n, :, rows] = y.permute(0, 2, 3, 1).unflatten(-1, (channels, 3))
+    parts = torch.cat((cache.get(conv, parts.new_zeros(b, 2, h, w, channels, 3)), parts), dim=1)
+    cache[conv] = parts[:, -2:].clone()
+    out = parts[:, :-2, ..., 0] + parts[:, 1:-1, ..., 1] + parts[:, 2:, ..., 2] + conv.bias.float()
+    return channels_first(out.to(x.dtype))
+
+
+def _strips(height: int, frames: int, width: int, channels: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """A few rows of a frame at a time: the rows; those with the neighbours that a kernel sees; an empty strip
+    (frames, rows + 2, width, channels) for the latter, with zeros beyond the frame; and the part of it within the frame."""
+    count = max(8, max(1024, 8 * channels) // width)  # small enough for a core's cache, unless filters are large
+    for top in range(0, height, count):
+        bottom = min(top + count, height)
+        seen = slice(max(top - 1, 0), min(bottom + 1, height))
+        strip = torch.zeros(frames, bottom - top + 2, width, channels)
+        yield slice(top, bottom), seen, strip, strip[:, seen.start - top + 1 : seen.stop - top + 1]
+
+
+def _norm_silu(norm: nn.Module, x: Tensor, out: Tensor) -> None:
+    """silu(norm(x)) of x (T, H, W, C), into `out`."""
+    x = x.float()
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12)
+    torch.div(x, length, out=out)
+    F.silu(out.mul_(norm.gamma.flatten().float() * x.shape[-1] ** 0.5), inplace=True)
+
+
+def over_time(conv: nn.Conv3d, frames: int, starts: bool) -> Callable[[Tensor], list[tuple[slice, Tensor]]]:
+    """A causal 3×3×3 convolution of strips (2 + frames, C, 2 + rows, W): [(frames, (·, C_out, rows, W)), …].
+
+    Filters and sums of them are made once, in the order in which oneDNN reads them.
+    """
+    bias = None if conv.bias is None else conv.bias.float()
+    weight = conv.weight[:, :, 2:] if starts and frames == 1 else conv.weight
+    *before, last = _channels_last_filters(weight).unbind(2)
+
+    def product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+        return F.conv2d(x, weight, bias, padding=(0, 1))
+
+    if not before:
+        return lambda x: [(slice(None), product(x[2:], last, bias))]
+    first, middle = before
+    if frames % 2:
+        weight = _channels_last_filters(weight)
+        return lambda x: [(slice(None), F.conv3d(x.transpose(0, 1)[None], weight, bias, padding=(0, 0, 1))[0].transpose(0, 1))]
+    outer, middle = (first + last).div_(2), middle / 2
+    filters = first, outer + middle, outer.sub_(middle), last
+
+    def pairs(x: Tensor) -> list[tuple[slice, Tensor]]:
+        a, b, c, d = (x[k : k + frames - 1 : 2] for k in range(4))
+        both, either = product(b + c, filters[1]), product(c - b, filters[2])
+        even = product(a - c, filters[0], bias).add_(both).add_(either)
+        odd = product(d - b, filters[3], bias).add_(both).sub_(either)
+        return [(slice(0, None, 2), even), (slice(1, None, 2), odd)]
+
+    return pairs
+
+
+def _channels_last_filters(weight: Tensor) -> Tensor:
+    """(C_out, C, T, H, W) in float32, channels last; a few filters at a time, since a strided pass over all is slow."""
+    taps = weight[0, 0].numel()
+    packed = torch.empty(len(weight), taps, weight.shape[1])
+    for source, target in zip(weight.split(16), packed.split(16)):
+        target.copy_(source.flatten(2).transpose(1, 2))
+    return packed.unflatten(1, weight.shape[2:]).permute(0, 4, 1, 2, 3)
+
+
+def upsample_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 3×3 convolution of x (B, C, T, H, W) repeated to twice its height and width: a 2×2 one for each of the four
+    positions in a pixel of x, whose taps are sums of those that fall on the same pixel."""
+    x = channels_last(x)
+    b, t, h, w, c = x.shape
+    out = x.new_empty(b, t, 2 * h, 2 * w, conv.out_channels)
+    padded = F.pad(x.float().flatten(0, 1), (0, 0, 1, 1, 1, 1)).permute(0, 3, 1, 2)
+    bias = None if conv.bias is None else conv.bias.float()
+    weight = _channels_last_filters(conv.weight.unsqueeze(2)).squeeze(2)
+    for i, rows in enumerate(_halves(weight, 2)):
+        for j, weight in enumerate(_halves(rows, 3)):
+            part = F.conv2d(padded[:, :, i : i + h + 1, j : j + w + 1], weight, bias)
+            out[:, :, i::2, j::2] = part.permute(0, 2, 3, 1).unflatten(0, (b, t))
+    return channels_first(out)
+
+
+def _halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Three taps along `dim` as the two that the first, and the two that the second half of a repeated pixel sees."""
+    a, b, c = weight.split(1, dim)
+    return torch.cat((a, b + c), dim), torch.cat((a + b, c), dim)
+
