@@ -24,8 +24,12 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) -> Tens
     Returns:
         (B, L_q, heads, head_dim).
     """
-    if q.dtype == torch.bfloat16 and (bias is None or bias.ndim == 2) and on_plain_cpu(q) and _has_bfloat16():
-        return _attention_by_matmul(q, k, v, bias)
+    if on_plain_cpu(q) and q.dtype in (torch.float32, torch.bfloat16):
+        # Keys and values of a head in one piece, since they are read for every block of queries.
+        wide = torch.float32 if _float32_attention() else q.dtype
+        k, v = (x.transpose(1, 2).to(wide, memory_format=torch.contiguous_format) for x in (k, v))
+        out = F.scaled_dot_product_attention(q.transpose(1, 2).to(wide), k, v, attn_mask=None if bias is None else bias.to(wide))
+        return out.transpose(1, 2).to(q.dtype)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
 
@@ -41,33 +45,30 @@ def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
 def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
     """GELU (tanh form) of a linear layer's output, in one pass where the layer can."""
     if isinstance(layer, Linear) and not layer._forward_hooks and not layer._forward_pre_hooks and layer.is_direct(x):
-        return _onednn_linear(x, layer.weight, layer.bias, "gelu", [], "tanh")
+        return _product(x, layer.weight, layer.bias, "gelu")
     return F.gelu(layer(x), approximate="tanh")
 
 
 class Linear(nn.Linear):
-    """On a CPU, torch's fast path for dense float32 is MKL; oneDNN, which it has too, takes 0.87 of the time on AMD Zen 4."""
+    """torch's layer, by the fastest product of this CPU: see `_product`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.is_direct(x):
-            return _onednn_linear(x, self.weight, self.bias, "none", [], "")
-        return super().forward(x)
+        return _product(x, self.weight, self.bias) if self.is_direct(x) else super().forward(x)
 
     def is_direct(self, x: Tensor) -> bool:
-        """Whether oneDNN is called by its name: plain weights, and work that is worth it."""
+        """Whether the product is chosen here: plain weights, and work that is worth it."""
         weight = self.weight
         return (
             x.numel() * weight.shape[0] >= 2**24
-            and _onednn_linear is not None
             and on_plain_cpu(x, weight)
             and x.dtype == weight.dtype
-            and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and _has_bfloat16()))
+            and x.dtype in (torch.float32, torch.bfloat16)
             and type(weight) in (nn.Parameter, Tensor)  # quantised ones unpack themselves in F.linear
         )
 
 
 class RMSNorm(nn.RMSNorm):
-    """torch has no kernel of it for a CPU; this is two passes fewer."""
+    """torch has no kernel of it for a CPU; this is two passes fewer. A float32 x is written over where no gradient is asked for."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not on_plain_cpu(x, self.weight):
@@ -75,8 +76,7 @@ class RMSNorm(nn.RMSNorm):
         wide = x.float()
         square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
         scale = square.div_(x.shape[-1]).add_(self.eps).rsqrt_()
-        out = wide * scale if wide is x else wide.mul_(scale)
-        return out.mul_(self.weight).to(x.dtype)
+        return wide.mul_(scale).mul_(self.weight).to(x.dtype)
 
 
 class Layers:
@@ -86,8 +86,24 @@ class Layers:
     Conv3d, LayerNorm = nn.Conv3d, nn.LayerNorm
 
 
+def _product(x: Tensor, weight: Tensor, bias: Optional[Tensor], then: str = "none") -> Tensor:
+    """x·weightᵀ + bias, and GELU where `then` is "gelu".
+
+    torch takes MKL for float32; oneDNN, which it has too and which adds the GELU for little, takes 0.87 of its time on AMD
+    Zen 4, but more on Intel, where the bias is best added afterwards.
+    Where a CPU multiplies bfloat16 no faster than float32, bfloat16 weights are widened for the product.
+    """
+    if x.dtype == torch.bfloat16 and _float32_products():
+        return _product(x.float(), weight.float(), None if bias is None else bias.float(), then).to(x.dtype)
+    if _ONEDNN_LINEAR is not None and not (then == "none" and x.dtype == torch.float32 and _is_intel()):
+        return _ONEDNN_LINEAR(x, weight, bias, then, [], "tanh" if then == "gelu" else "")
+    out = F.linear(x, weight)
+    out = out if bias is None else out.add_(bias)
+    return F.gelu(out, approximate="tanh") if then == "gelu" else out
+
+
 _ONEDNN = torch.backends.mkldnn.is_available()
-_onednn_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _ONEDNN else None
+_ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _ONEDNN else None
 
 
 def on_plain_cpu(*tensors: Tensor) -> bool:
@@ -102,27 +118,20 @@ def on_plain_cpu(*tensors: Tensor) -> bool:
 
 
 @functools.cache
-def _has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 vectors but not tiles (AMX), for which torch's fused attention is made."""
-    return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+def _capabilities() -> dict:
+    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
-def _attention_by_matmul(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> Tensor:
-    """Attention as two bfloat16 products, in 0.55 of the time of torch's fused kernel, which multiplies in float32 here.
+def _is_intel() -> bool:
+    return _capabilities().get("cpu_name", "").startswith("Intel")
 
-    The scores between the products are bfloat16. Before they are rounded, the largest score among every 16th key is
-    taken off each row, as one more channel, so that those that weigh most are near zero and keep their digits: the
-    error stays near 4e-3 of the output, however large the scores are, where it would grow to 1e-2 and more.
-    """
-    scale, out = q.shape[3] ** -0.5, torch.empty_like(q)
-    rows = max(1, 2**24 // k.shape[1])  # 32 MiB of scores
-    added, weight = (q.new_zeros(1), 0) if bias is None else (bias, 1)
-    for b in range(len(q)):
-        for h in range(q.shape[2]):
-            keys, values = F.pad(k[b, :, h], (0, 1), value=1.0), v[b, :, h]
-            for part, result in zip(q[b, :, h].split(rows), out[b, :, h].split(rows)):
-                largest = torch.mm(part, k[b, ::16, h].T).amax(1, keepdim=True)
-                part = torch.cat((part, largest.neg_()), dim=1)
-                scores = torch.addmm(added, part, keys.T, beta=weight, alpha=scale)
-                result.copy_(torch.mm(scores.softmax(1), values))
-    return out
+
+def _float32_attention() -> bool:
+    """Whether torch's attention is faster on float32 than on bfloat16, which it was written for AMX to multiply."""
+    return _capabilities().get("architecture") == "x86_64" and not _capabilities()["amx_bf16"]
+
+
+def _float32_products() -> bool:
+    """Whether float32 products are faster than bfloat16 ones: without AMX, Intel's AVX-512 takes 1.7 times as long for the
+    latter, AMD's half as long."""
+    return _float32_attention() and (_is_intel() or not _capabilities()["avx512_bf16"])

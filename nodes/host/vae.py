@@ -14,8 +14,30 @@ from ...wan_core.config import VAEConfig
 from ...wan_core.errors import InputError
 from ...wan_core.memory.estimate import decoding_bytes
 from ...wan_core.vae import WanVAE
+from ...wan_core.vae.convolution import Direct
 from ...wan_core.vae.tiling import decode_tiled, encode_tiled
 from .files import load_file
+
+
+class _Direct(Direct):
+    def is_direct(self, x):
+        """Not where ComfyUI casts, moves or patches the weights at each use."""
+        return not (self.comfy_cast_weights or self.weight_function or self.bias_function) and super().is_direct(x)
+
+
+class HostConv2d(_Direct, comfy.ops.disable_weight_init.Conv2d):
+    pass
+
+
+class HostConv3d(_Direct, comfy.ops.disable_weight_init.Conv3d):
+    def first_frame(self, x):
+        return self(x, autopad="causal_zero")
+
+
+class HostLayers:
+    """ComfyUI's convolutions, with the ways of a CPU beside them."""
+
+    Conv2d, Conv3d = HostConv2d, HostConv3d
 
 
 class HostVAE(WanVAE):
@@ -23,7 +45,7 @@ class HostVAE(WanVAE):
 
     device = dtype = None  # kept by ComfyUI, not read off the weights
 
-    def __init__(self, config: VAEConfig, ops=comfy.ops.disable_weight_init):
+    def __init__(self, config: VAEConfig, ops=HostLayers):
         super().__init__(config, ops)
 
     def _statistics(self, device):

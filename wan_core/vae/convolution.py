@@ -135,20 +135,21 @@ def over_time(conv: nn.Conv3d, frames: int, starts: bool) -> Callable[[Tensor], 
     Filters and sums of them are made once, in the order in which oneDNN reads them.
     """
     bias = None if conv.bias is None else conv.bias.float()
-    weight = conv.weight[:, :, 2:] if starts and frames == 1 else conv.weight
-    *before, last = _channels_last_filters(weight).unbind(2)
+    alone = starts and frames == 1
+    weight = _channels_last_filters(conv.weight[:, :, 2:] if alone else conv.weight)
+    *before, last = weight.unbind(2)
 
     def product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
         return F.conv2d(x, weight, bias, padding=(0, 1))
 
-    if not before:
+    if alone:
         return lambda x: [(slice(None), product(x[2:], last, bias))]
-    first, middle = before
     if frames % 2:
-        weight = _channels_last_filters(weight)
         return lambda x: [(slice(None), F.conv3d(x.transpose(0, 1)[None], weight, bias, padding=(0, 0, 1))[0].transpose(0, 1))]
-    outer, middle = (first + last).div_(2), middle / 2
-    filters = first, outer + middle, outer.sub_(middle), last
+    first, middle = before
+    outer = (first + last).div_(2)
+    summed = middle.div_(2).add_(outer)
+    filters = first, summed, outer.mul_(2).sub_(summed), last  # (first ± middle + last) / 2
 
     def pairs(x: Tensor) -> list[tuple[slice, Tensor]]:
         a, b, c, d = (x[k : k + frames - 1 : 2] for k in range(4))
@@ -178,15 +179,15 @@ def upsample_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     padded = F.pad(x.float().flatten(0, 1), (0, 0, 1, 1, 1, 1)).permute(0, 3, 1, 2)
     bias = None if conv.bias is None else conv.bias.float()
     weight = _channels_last_filters(conv.weight.unsqueeze(2)).squeeze(2)
-    for i, rows in enumerate(_halves(weight, 2)):
-        for j, weight in enumerate(_halves(rows, 3)):
-            part = F.conv2d(padded[:, :, i : i + h + 1, j : j + w + 1], weight, bias)
+    for i in range(2):
+        rows = _half(weight, 2, i)
+        for j in range(2):
+            part = F.conv2d(padded[:, :, i : i + h + 1, j : j + w + 1], _half(rows, 3, j), bias)
             out[:, :, i::2, j::2] = part.permute(0, 2, 3, 1).unflatten(0, (b, t))
     return channels_first(out)
 
 
-def _halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Three taps along `dim` as the two that the first, and the two that the second half of a repeated pixel sees."""
+def _half(weight: Tensor, dim: int, half: int) -> Tensor:
+    """Three taps along `dim` as the two that the first (0) or second (1) half of a repeated pixel sees."""
     a, b, c = weight.split(1, dim)
-    return torch.cat((a, b + c), dim), torch.cat((a + b, c), dim)
-
+    return torch.cat((a + b, c) if half else (a, b + c), dim)

@@ -24,11 +24,10 @@ def causal(conv: nn.Module, x: Tensor, cache: FeatureCache) -> Tensor:
     history = conv.kernel_size[0] - 1
     past = cache.get(conv)
     if past is None and x.shape[2] == 1 and hasattr(conv, "first_frame"):  # not torch's own
-        cache[conv] = x
+        cache[conv] = F.pad(x, (0, 0, 0, 0, history - 1, 0))
         return conv.first_frame(x)
-    if past is None or past.shape[2] < history:
-        zeros = x.new_zeros(x.shape[0], x.shape[1], history - (0 if past is None else past.shape[2]), *x.shape[3:])
-        past = zeros if past is None else torch.cat((zeros, past), dim=2)
+    if past is None:
+        past = x.new_zeros(*x.shape[:2], history, *x.shape[3:])
     x = torch.cat((past, x), dim=2)
     cache[conv] = x[:, :, x.shape[2] - history :].clone()
     return conv(x)

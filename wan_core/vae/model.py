@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..config import VAEConfig
 from ..errors import InputError
 from ..shapes import video_frames
-from .convolution import Layers
+from .convolution import Layers, is_large
 from .layers import FeatureCache
 from .streaming import regroup
 from .wan21 import Decoder21, Encoder21
@@ -82,20 +82,20 @@ class WanVAE(nn.Module):
     def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:
         """The frames of `decode` as they come: (B, 3, 1, H, W), then (B, 3, 4, H, W) for each further latent frame."""
         self._check_latents(latents)
-        return (chunk.clamp(-1, 1) for chunk in regroup(self.decode_pieces(latents)))
+        return map(lambda chunk: chunk.clamp(-1, 1), regroup(self.decode_pieces(latents)))
 
     def decode_pieces(self, latents: Tensor) -> Iterator[Tensor]:
         """The same frames in float32, not clamped, one or two at a time.
 
-        Latent frames enter in pairs, since the first stages are small and have large weights.
+        Small latent frames enter in pairs: for them, the first stages spend more time on reading weights than on using them.
         """
         cache: FeatureCache = {}
         mean, std = self._statistics(self.device)
-        ends = (1, *range(3, latents.shape[2] + 2, 2))
+        step = 1 if is_large(latents) or self.config.decoder_dim < 64 else 2
+        ends = (1, *range(1 + step, latents.shape[2] + step, step))
         for start, end in zip((0, *ends), ends):
             z = latents[:, :, start:end].to(self.device, torch.float32) / (1 / std) + mean
-            for piece in self.decoder(self.conv2(z.to(self.dtype)), cache):
-                yield piece.float()
+            yield from map(Tensor.float, self.decoder(self.conv2(z.to(self.dtype)), cache))
 
     def _statistics(self, device) -> tuple[Tensor, Tensor]:
         return tuple(

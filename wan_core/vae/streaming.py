@@ -25,5 +25,13 @@ def regroup(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
             held.append(chunk[:, :, start : start + missing])
             start += held[-1].shape[2]
             if held[-1].shape[2] == missing:
-                yield torch.cat(held, dim=2) if len(held) > 1 else held[0]
-                held, size = [], 4
+                yield _join(held)
+                size = 4
+        del chunk  # not kept while the next one is made
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    """The parts as one; they are let go of."""
+    whole = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+    parts.clear()
+    return whole

@@ -49,5 +49,4 @@ class Decoder21(nn.Module):
     def forward(self, z: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
         """Latent frames (B, z, n, h, w), the first of a video alone → their pixels (B, 3, 1 or 2, 8h, 8w) one after the other."""
         x = self.middle(causal(self.conv1, z, cache), cache)
-        for piece in in_pieces(list(self.upsamples), x, cache):
-            yield self.head(piece, cache)
+        yield from map(lambda piece: self.head(piece, cache), in_pieces(list(self.upsamples), x, cache))

@@ -107,5 +107,7 @@ class Decoder22(nn.Module):
     def forward(self, z: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
         """Latent frames (B, z, n, h, w), the first of a video alone → their pixels (B, 3, 1 or 2, 16h, 16w) one after the other."""
         x = self.middle(causal(self.conv1, z, cache), cache)
-        for piece in in_pieces(list(self.upsamples), x, cache):
-            yield rearrange(self.head(piece, cache), "b (c x y) t h w -> b c t (h y) (w x)", x=2, y=2)
+        yield from map(lambda piece: self.pixels(piece, cache), in_pieces(list(self.upsamples), x, cache))
+
+    def pixels(self, x: Tensor, cache: FeatureCache) -> Tensor:
+        return rearrange(self.head(x, cache), "b (c x y) t h w -> b c t (h y) (w x)", x=2, y=2)
