@@ -1,13 +1,14 @@
 # make demo    sets up .venv and turns a prompt into demo.mp4
 # make demo-model    trains the demo model again, from nothing: a few hours on two CPU cores
 # make test    sets up .venv with the test tools and runs every test
+# make bench   measures on the CPU against diffusers and, where it is found, ComfyUI, into benchmarks/results
 # make canvas  starts the ComfyUI it finds with this pack and small models
 
 PYTHON ?= python3
 PY := .venv/bin/python
 PROMPT ?= A red circle moves to the right
 
-.PHONY: demo demo-model test test-newest-frontend canvas clean
+.PHONY: demo demo-model test test-newest-frontend canvas bench clean
 
 demo: .venv/ready
 	$(PY) -m wan_core demo --prompt "$(PROMPT)" --out demo.mp4
@@ -22,6 +23,10 @@ test: .venv/ready-for-tests
 test-newest-frontend: .venv/ready-for-tests
 	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target .canvas/frontend comfyui-frontend-package
 	COMFYUI_FRONTEND=$(CURDIR)/.canvas/frontend/comfyui_frontend_package/static $(PY) -m pytest tests/nodes/test_canvas.py tests/nodes/test_workflows.py
+
+# An hour on two cores; one script after the other, since each measures CPU time.
+bench: .venv/ready-for-tests
+	for name in dit vae pipeline load scale step_cache; do $(PY) benchmarks/$$name.py || exit 1; done
 
 canvas: .venv/ready
 	$(PY) scripts/canvas.py

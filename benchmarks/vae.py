@@ -1,16 +1,28 @@
-"""The VAE against diffusers and native ComfyUI: python benchmarks/vae.py [decode encode] [--rounds 7]
+"""The VAE against diffusers and native ComfyUI: python benchmarks/vae.py [decode encode memory mp4] [--rounds 3]
 
-Full width, 128×128 pixels, 9 and 17 frames, equal random weights, float32; decoding in bfloat16 besides. Native ComfyUI is
-measured by its own python, where one is found. Ours gives whole clips here, as the rivals do.
+Full width, 128×128 pixels, 9 and 17 frames, equal random weights, float32. Native ComfyUI is measured by its own python, where
+one is found. Ours gives whole clips here, as the rivals do.
+
+Memory: how far a fresh process grows in its first decode, beyond the video it returns; what other programs see. Beside it, the
+peak of live tensors, which leaves out what libraries and the allocator take. mp4: wall time, since ffmpeg works beside us.
 """
 
 import argparse
+import json
+import os
+import statistics
 import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable, Optional
 
 import measure
 import torch
 from canvas import find_comfyui, python_of
 from device import random_module
+from ledger import Ledger
 from rivals import Codec, comfyui_vae, diffusers_vae, open_comfyui
 from torch import Tensor
 
@@ -19,8 +31,9 @@ from wan_core.vae import WanVAE
 
 CONFIGS = {"2.1": VAEConfig(), "2.2": VAEConfig.wan22()}
 SIZE, FRAMES = 128, (9, 17)
-TARGETS = {"diffusers": 0.75, "ComfyUI": 0.88}  # of decoding, ours over theirs
-ENCODE = 0.85  # of the better one
+DECODE = {"diffusers": 0.75, "ComfyUI": 0.88}  # targets, ours over theirs
+ENCODE, MEMORY, MP4 = 0.85, 0.75, 1.10
+LONG = 33  # frames; memory is taken of these and of FRAMES[0]
 
 
 def model(version: str, dtype: torch.dtype = torch.float32) -> WanVAE:
@@ -38,41 +51,133 @@ def video(frames: int) -> Tensor:
     return torch.rand(1, 3, frames, SIZE, SIZE) * 2 - 1
 
 
-def compare(report: measure.Report, rival: str, make: callable, parts: list[str], rounds: int) -> None:
+def speed(report: measure.Report, rival: str, parts: list[str], rounds: int) -> None:
+    """Decoding and encoding, with the distance of both from a float64 reference at the shorter length."""
     for version in CONFIGS:
         ours = model(version)
-        theirs: Codec = make(ours)
-        for frames in FRAMES:
-            z, x = latents(version, frames), video(frames)
-            if "decode" in parts:
-                facts = dict(difference=measure.error(ours.decode(z), theirs.decode(z)))
-                ratio = measure.paired(lambda: ours.decode(z), {rival: lambda: theirs.decode(z)}, rounds, warm=1)[rival]
-                report.add(f"VAE {version} decode, fp32, {frames} frames", rival, ratio, TARGETS[rival], **facts)
-            if "encode" in parts:
-                facts = dict(difference=measure.error(ours.encode(x), theirs.encode(x)))
-                ratio = measure.paired(lambda: ours.encode(x), {rival: lambda: theirs.encode(x)}, rounds, warm=1)[rival]
-                report.add(f"VAE {version} encode, fp32, {frames} frames", rival, ratio, ENCODE, **facts)
+        theirs = RIVALS[rival](ours)
+        for part, target in (("decode", DECODE[rival]), ("encode", ENCODE)):
+            if part not in parts:
+                continue
+            for frames in FRAMES:
+                given = latents(version, frames) if part == "decode" else video(frames)
+                turns = [lambda who=who: getattr(who, part)(given) for who in (ours, theirs)]
+                made = [turn() for turn in turns]
+                ratio = measure.paired(turns[0], {rival: turns[1]}, rounds, warm=0)[rival]
+                report.add(f"VAE {version} {part}, fp32, {frames} frames", rival, ratio, target, difference=measure.error(*made))
+
+
+def accuracy(report: measure.Report) -> None:
+    """What is lost against float64, in float32 and bfloat16; diffusers in float32 beside it. Version 2.1, 5 frames."""
+    z = latents("2.1", 5)[..., :8, :8]
+    exact = model("2.1").double().decode(z)
+    single, half = model("2.1"), model("2.1", torch.bfloat16)
+    facts = {"diffusers_in_float32": measure.error(diffusers_vae(single).decode(z), exact)}
+    facts["ours_in_bfloat16"] = measure.error(half.decode(z), exact)
+    report.add("VAE 2.1 decode, fp32, 5 frames", "float64", measure.error(single.decode(z), exact), measure="error", **facts)
+
+
+def peak(who: str, version: str, frames: int) -> dict[str, int]:
+    """Bytes that the first decode of this process needs beyond its result, and the peak of live tensors in another one."""
+
+    def status(field: str) -> int:
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+        return int(line.split()[1]) * 1024
+
+    ours, z = model(version), latents(version, frames)
+    coder = ours if who == "ours" else RIVALS[who](ours)
+    torch.nn.Conv3d(8, 8, 3)(torch.randn(1, 8, 8, 32, 32))  # whatever torch allocates once
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
+    before = status("VmRSS:")
+    out = coder.decode(z)
+    process = status("VmHWM:") - before - out.nbytes
+    with Ledger() as ledger:
+        coder.decode(z)
+    return {"process": process, "tensors": ledger.peak - out.nbytes}
+
+
+def memory(report: measure.Report, comfyui: Optional[Path]) -> None:
+    plain = {name: value for name, value in os.environ.items() if name not in measure.SETTINGS} | {"OMP_NUM_THREADS": "1"}
+    whose = {"ours": sys.executable} | ({"ComfyUI": python_of(comfyui)} if comfyui else {})
+    for version in CONFIGS:
+        peaks = {}
+        for who, python in whose.items():
+            for frames in (FRAMES[0], LONG):
+                command = [python, __file__, "peak", who, version, str(frames), "--inside", str(comfyui or "")]
+                run = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=plain, text=True)
+                peaks[who, frames] = json.loads(run.stdout.splitlines()[-1])
+        mib = {f"{who}_{kind}_MiB": peaks[who, LONG][kind] / 2**20 for who in whose for kind in ("process", "tensors")}
+        slope = abs(peaks["ours", LONG]["tensors"] / peaks["ours", FRAMES[0]]["tensors"] - 1)
+        report.add(f"VAE {version} decode memory, {LONG} frames", f"{FRAMES[0]} frames", slope, 0.02, measure="growth of live tensors", **mib)
+        if comfyui:
+            for kind, target in (("process", MEMORY), ("tensors", None)):
+                ratio = peaks["ours", LONG][kind] / peaks["ComfyUI", LONG][kind]
+                what = "process growth" if kind == "process" else "live tensors"
+                report.add(f"VAE {version} decode memory, {what}, {LONG} frames", "ComfyUI", ratio, target, measure="bytes")
+
+
+def mp4(report: measure.Report, rounds: int) -> None:
+    """Decoding into a file, where decoding takes longer (full width) and where both take about as long (width 4)."""
+    from wan_core.video import to_uint8, write_mp4
+
+    for name, config, frames, size in (("full width", CONFIGS["2.1"], 33, SIZE), ("width 4", VAEConfig(dim=4, decoder_dim=4), 161, 256)):
+        vae, z = random_module(lambda: WanVAE(config), torch.device("cpu"), torch.float32), torch.randn(1, 16, 1 + frames // 4, size // 8, size // 8)
+        chunks = [to_uint8(chunk[0]) for chunk in vae.decode_chunks(z)]
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "clip.mp4"
+
+            def seconds(work: Callable) -> float:
+                start = time.perf_counter()
+                work()
+                return time.perf_counter() - start
+
+            ratios, shares = [], []
+            for _ in range(rounds):
+                decoding = seconds(lambda: [to_uint8(chunk[0]) for chunk in vae.decode_chunks(z)])
+                writing = seconds(lambda: write_mp4(chunks, file, 16))
+                both = seconds(lambda: write_mp4((to_uint8(chunk[0]) for chunk in vae.decode_chunks(z)), file, 16))
+                ratios.append(both / max(decoding, writing))
+                shares.append(writing / decoding)
+        facts = {"writing_over_decoding": statistics.median(shares)}
+        report.add(f"decode + mp4, {name}, {frames} frames", "the longer of the two", measure.Ratio.of(ratios), MP4, measure="wall time", **facts)
+
+
+RIVALS: dict[str, Callable[[WanVAE], Codec]] = {"diffusers": diffusers_vae, "ComfyUI": comfyui_vae}
 
 
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the VAE against diffusers and native ComfyUI.")
-    parser.add_argument("only", nargs="*", help="decode, encode; default: all")
-    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    parser.add_argument("only", nargs="*", help="decode, encode, memory, mp4; default: all")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--rival", choices=RIVALS, help="of decode and encode; default: both")
     parser.add_argument("--inside", help=argparse.SUPPRESS)  # ComfyUI's folder, where its python runs this
     args = parser.parse_args()
-    parts = args.only or ["decode", "encode"]
+    if args.only[:1] == ["peak"]:
+        _, who, version, frames = args.only
+        torch.set_num_threads(1)
+        if who == "ComfyUI":
+            open_comfyui(args.inside, "--cpu")
+        return print(json.dumps(peak(who, version, int(frames))))
+    only, report = args.only or ["decode", "encode", "memory", "mp4"], measure.Report("vae")
     if args.inside:
         open_comfyui(args.inside, "--cpu")
-    rival, make = ("ComfyUI", comfyui_vae) if args.inside else ("diffusers", diffusers_vae)
-    report = measure.Report("vae")
-    compare(report, rival, make, parts, args.rounds)
+        speed(report, "ComfyUI", only, args.rounds)
+        return report.write()
+    if args.rival != "ComfyUI" and {"decode", "encode"} & set(only):
+        speed(report, "diffusers", only, args.rounds)
+        accuracy(report)
+    comfyui = find_comfyui()
+    if "memory" in only:
+        memory(report, comfyui)
+    if "mp4" in only:
+        mp4(report, args.rounds)
     report.write()
-    folder = None if args.inside else find_comfyui()
-    if folder:
-        subprocess.run([python_of(folder), __file__, *parts, "--inside", str(folder), "--rounds", str(args.rounds)], check=True)
+    if comfyui and args.rival != "diffusers" and {"decode", "encode"} & set(only):
+        subprocess.run([python_of(comfyui), __file__, *only, "--inside", str(comfyui), "--rounds", str(args.rounds)], check=True)
 
 
 if __name__ == "__main__":
-    measure.same_settings()
+    if sys.argv[1:2] != ["peak"]:
+        measure.same_settings()
     main()

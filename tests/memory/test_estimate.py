@@ -46,11 +46,11 @@ def test_sampling_is_estimated_within_a_fifth(dtype, dim, ffn, kind):
     assert sampling_bytes(config, tokens, dtype, kind == "ti2v") == pytest.approx(ledger.peak, rel=0.2)
 
 
-@pytest.mark.parametrize("config", [VAEConfig(), VAEConfig.wan22()], ids=lambda c: c.version)
+@pytest.mark.parametrize("config", [VAEConfig("2.1", 16, 16), VAEConfig.wan22(16, 16)], ids=lambda c: c.version)
 def test_decoding_is_estimated_within_a_fifth(config):
-    vae = WanVAE(config)
-    latents = torch.randn(1, config.z_channels, 3, 64 // config.space_stride, 64 // config.space_stride)
+    vae = WanVAE(config, ops=nn)  # as an accelerator runs it
+    latents = torch.randn(1, config.z_channels, 3, 256 // config.space_stride, 256 // config.space_stride)
     with Ledger() as ledger:
         for _ in vae.decode_chunks(latents):
             pass
-    assert decoding_bytes(config, 64, 64) == pytest.approx(ledger.peak, rel=0.2)
+    assert decoding_bytes(config, 256, 256) == pytest.approx(ledger.peak, rel=0.2)

@@ -52,10 +52,10 @@ def sampling_bytes(config: DiTConfig, tokens: int, dtype: torch.dtype, per_token
 
 
 def decoding_bytes(config: VAEConfig, height: int, width: int, itemsize: int = 4) -> int:
-    """Peak of decoding one group of four frames, feature cache included; independent of the clip's length."""
+    """Peak of decoding, two frames at a time at the last stages, feature cache included; independent of the clip's length."""
     full = height * width // config.pixel_fold**2 * config.decoder_dim  # one frame at the last stage
     cache = 2 * 7 * 2 * full  # two frames for each of its seven convolutions, and as much again below it
-    working = 4 * (6 if config.version == "2.1" else 8) * full
+    working = (12 if config.version == "2.1" else 27) * full
     return (cache + working) * itemsize
 
 
