@@ -1,0 +1,51 @@
+"""Which way a product or an attention takes depends on the CPU; what comes out does not."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from goldens import difference
+
+import wan_core.ops as ops
+
+CPUS = {
+    "Zen 4": dict(architecture="x86_64", cpu_name="AMD EPYC 9R14", amx_bf16=False, avx512_bf16=True),
+    "Sapphire Rapids": dict(architecture="x86_64", cpu_name="Intel Xeon", amx_bf16=True, avx512_bf16=True),
+    "the same without tiles": dict(architecture="x86_64", cpu_name="Intel Xeon", amx_bf16=False, avx512_bf16=True),
+    "a laptop": dict(architecture="x86_64", cpu_name="AMD Ryzen 5", amx_bf16=False, avx512_bf16=False),
+    "Arm": dict(architecture="aarch64", cpu_name="Neoverse"),
+    "a torch that does not say": {},
+}
+
+
+@pytest.fixture(params=CPUS)
+def cpu(request, monkeypatch):
+    monkeypatch.setattr(ops, "_capabilities", lambda: CPUS[request.param])
+    return request.param
+
+
+def test_bfloat16_products_are_widened_where_that_is_faster(cpu):
+    assert ops._float32_products() == (cpu in ("the same without tiles", "a laptop"))
+    assert ops._float32_attention() == (cpu in ("Zen 4", "the same without tiles", "a laptop"))
+
+
+@pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers(cpu, dtype, bound, bias):
+    torch.manual_seed(0)
+    layer, x = ops.Linear(512, 512, bias=bias).requires_grad_(False), torch.randn(1, 64, 512)
+    exact = F.linear(x, layer.weight, layer.bias)
+    layer, x = layer.to(dtype), x.to(dtype)
+    assert layer.is_direct(x)
+    for out, wanted in ((layer(x), exact), (ops.linear_gelu(layer, x), F.gelu(exact, approximate="tanh"))):
+        assert out.dtype == dtype and difference(out.float(), wanted) < bound
+
+
+@pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("keys", [40, 7])
+def test_attention(cpu, dtype, bound, keys):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, n, 3, 16) for n in (40, keys, keys))
+    bias = torch.randn(1, keys) if keys == 7 else None
+    wanted = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), attn_mask=bias).transpose(1, 2)
+    out = ops.sdpa(*(None if x is None else x.to(dtype) for x in (q, k, v, bias)))
+    assert out.dtype == dtype and difference(out.float(), wanted) < bound
