@@ -50,6 +50,12 @@ def test_bfloat16_is_computed_in_float32():
     assert ours < theirs
 
 
+def test_float64_stays_float64():
+    direct, plain = (vae.double() for vae in twins(CONFIGS[0]))
+    z = latents(CONFIGS[0], 2)
+    assert difference(direct.decode(z), plain.decode(z)) < 1e-7
+
+
 def test_frames_of_any_number_at_once():
     """An encoder of other groups than four would still be right: one, two and three frames."""
     direct, plain = twins(CONFIGS[0])

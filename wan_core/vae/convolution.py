@@ -20,13 +20,15 @@ from ..ops import on_plain_cpu
 
 LARGE = 32 * 32  # pixels of a frame from which on this pays: filters are prepared at each call
 
+NARROW = (torch.float32, torch.bfloat16, torch.float16)
+
 
 class Direct:
     """A convolution whose weights may be used directly."""
 
     def is_direct(self, x: Tensor) -> bool:
         """Whether x and the weights suit this file."""
-        return on_plain_cpu(x, self.weight) and x.dtype == self.weight.dtype
+        return x.dtype == self.weight.dtype and x.dtype in NARROW and on_plain_cpu(x, self.weight)
 
 
 class Conv2d(Direct, nn.Conv2d):
