@@ -128,10 +128,10 @@ def _is_intel() -> bool:
 
 def _float32_attention() -> bool:
     """Whether torch's attention is faster on float32 than on bfloat16, which it was written for AMX to multiply."""
-    return _capabilities().get("architecture") == "x86_64" and not _capabilities()["amx_bf16"]
+    return _capabilities().get("architecture") == "x86_64" and not _capabilities().get("amx_bf16")
 
 
 def _float32_products() -> bool:
     """Whether float32 products are faster than bfloat16 ones: without AMX, Intel's AVX-512 takes 1.7 times as long for the
     latter, AMD's half as long."""
-    return _float32_attention() and (_is_intel() or not _capabilities()["avx512_bf16"])
+    return _float32_attention() and (_is_intel() or not _capabilities().get("avx512_bf16"))

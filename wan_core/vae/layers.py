@@ -139,7 +139,8 @@ class Upsample(nn.Module):
 
 
 def in_pieces(layers: Sequence[nn.Module], x: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
-    """x through the decoder's layers. Where one has made more large frames than a piece, each piece goes through the rest first."""
+    """x through the decoder's layers. Where one has made more large frames than a piece, each piece goes on alone, so that
+    few frames of the last and largest stages are held at a time."""
     for i, layer in enumerate(layers):
         x = layer(x, cache)
         if x.shape[2] > PIECE and is_large(x):

@@ -85,7 +85,7 @@ class WanVAE(nn.Module):
         return map(lambda chunk: chunk.clamp(-1, 1), regroup(self.decode_pieces(latents)))
 
     def decode_pieces(self, latents: Tensor) -> Iterator[Tensor]:
-        """The same frames in float32, not clamped, one or two at a time.
+        """The same frames in float32, not clamped, a few at a time.
 
         Small latent frames enter in pairs: for them, the first stages spend more time on reading weights than on using them.
         """

@@ -47,6 +47,6 @@ class Decoder21(nn.Module):
         self.head = OutputHead(widths[-1], 3, ops)
 
     def forward(self, z: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
-        """Latent frames (B, z, n, h, w), the first of a video alone → their pixels (B, 3, 1 or 2, 8h, 8w) one after the other."""
+        """Latent frames (B, z, n, h, w), the first of a video alone → their pixels (B, 3, ·, 8h, 8w), a few frames at a time."""
         x = self.middle(causal(self.conv1, z, cache), cache)
         yield from map(lambda piece: self.head(piece, cache), in_pieces(list(self.upsamples), x, cache))

@@ -105,7 +105,7 @@ class Decoder22(nn.Module):
         self.head = OutputHead(widths[-1], 3 * config.pixel_fold**2, ops)
 
     def forward(self, z: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
-        """Latent frames (B, z, n, h, w), the first of a video alone → their pixels (B, 3, 1 or 2, 16h, 16w) one after the other."""
+        """Latent frames (B, z, n, h, w), the first of a video alone → their pixels (B, 3, ·, 16h, 16w), a few frames at a time."""
         x = self.middle(causal(self.conv1, z, cache), cache)
         yield from map(lambda piece: self.pixels(piece, cache), in_pieces(list(self.upsamples), x, cache))
 
