@@ -40,6 +40,20 @@ def test_linear_layers(cpu, dtype, bound, bias):
         assert out.dtype == dtype and difference(out.float(), wanted) < bound
 
 
+@pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize("gate", ["none", "one", "each token"])
+@pytest.mark.parametrize("over", [True, False])
+@torch.no_grad()
+def test_adding_a_layer_to_the_stream(cpu, dtype, bound, gate, over):
+    torch.manual_seed(0)
+    layer, x, h = ops.Linear(512, 512), torch.randn(2, 64, 512), torch.randn(2, 64, 512)
+    gate = {"none": None, "one": torch.randn(1, 1, 512), "each token": torch.randn(2, 64, 512)}[gate]
+    wanted, before = x + layer(h) * (1 if gate is None else gate), x.clone()
+    out = ops.add_linear(x, layer.to(dtype), h.to(dtype), gate, over=over)
+    assert out.dtype == torch.float32 and difference(out, wanted) < bound
+    assert torch.equal(x, out if over else before)
+
+
 @pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
 @pytest.mark.parametrize("keys", [40, 7])
 def test_attention(cpu, dtype, bound, keys):

@@ -44,9 +44,14 @@ def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
 
 def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
     """GELU (tanh form) of a linear layer's output, in one pass where the layer can."""
-    if isinstance(layer, Linear) and not layer._forward_hooks and not layer._forward_pre_hooks and layer.is_direct(x):
+    if is_plain(layer, x):
         return _product(x, layer.weight, layer.bias, "gelu")
     return F.gelu(layer(x), approximate="tanh")
+
+
+def is_plain(layer: nn.Module, x: Tensor) -> bool:
+    """Whether a linear layer's weights may be used in its place: nothing is hooked to it, and it chooses its product itself."""
+    return isinstance(layer, Linear) and not layer._forward_hooks and not layer._forward_pre_hooks and layer.is_direct(x)
 
 
 class Linear(nn.Linear):
@@ -71,12 +76,38 @@ class RMSNorm(nn.RMSNorm):
     """torch has no kernel of it for a CPU; this is two passes fewer. A float32 x is written over where no gradient is asked for."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not on_plain_cpu(x, self.weight):
+        if not self.is_direct(x):
             return super().forward(x)
         wide = x.float()
-        square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
-        scale = square.div_(x.shape[-1]).add_(self.eps).rsqrt_()
-        return wide.mul_(scale).mul_(self.weight).to(x.dtype)
+        return wide.mul_(self.scale(wide)).mul_(self.weight).to(x.dtype)
+
+    def is_direct(self, x: Tensor) -> bool:
+        return on_plain_cpu(x, self.weight)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """What each row of x (…, D), in float32, is multiplied by besides the weight: (…, 1)."""
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        return square.div_(x.shape[-1]).add_(self.eps).rsqrt_()
+
+
+def add_linear(x: Tensor, layer: nn.Module, h: Tensor, gate: Optional[Tensor] = None, over: bool = False) -> Tensor:
+    """x + gate·layer(h), (B, L, D) float32.
+
+    MKL can add its product to what is there. There a gate for all tokens goes to the weights, where it is less work.
+
+    Args:
+        over: x may be written over, where no gradient is asked for.
+    """
+    over = over and not torch.is_grad_enabled()
+    if is_plain(layer, h) and _is_intel() and computes_in_float32(h.dtype) and gate is not None and gate.numel() == x.shape[-1]:
+        gate = gate.flatten()
+        bias = layer.bias.float() * gate
+        x = x.add_(bias) if over else x + bias
+        return x.baddbmm_(h.float(), (layer.weight.float() * gate.unsqueeze(1)).T.expand(len(x), -1, -1))
+    branch = layer(h)
+    if gate is None:
+        return x.add_(branch) if over else x + branch
+    return x.addcmul_(gate, branch) if over else torch.addcmul(x, gate, branch)
 
 
 class Layers:
@@ -129,6 +160,11 @@ def _is_intel() -> bool:
 def _float32_attention() -> bool:
     """Whether torch's attention is faster on float32 than on bfloat16, which it was written for AMX to multiply."""
     return _capabilities().get("architecture") == "x86_64" and not _capabilities().get("amx_bf16")
+
+
+def computes_in_float32(dtype: torch.dtype) -> bool:
+    """Whether the products of `Linear` are float32 ones."""
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and _float32_products())
 
 
 def _float32_products() -> bool:

@@ -131,7 +131,7 @@ class HostDiT(WanDiT):
         x = block.attend(x, mod, rope, keys)
         for patch in patches:
             x = patch({"x": x, "transformer_options": options})
-        return block.feed_forward(x, mod, keys.k.dtype)
+        return block.feed_forward(x.clone(), mod, keys.k.dtype)  # which writes over it
 
     def _check(self, x, t, text, y, vace):
         """ComfyUI has checked already, and allows texts beyond 512 tokens."""

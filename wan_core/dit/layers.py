@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import DiTConfig
-from ..ops import Attention, in_float32, linear_gelu
+from ..ops import Attention, RMSNorm, add_linear, computes_in_float32, in_float32, is_plain, linear_gelu, sdpa
 from .rope import rotate
 
 
@@ -57,10 +57,19 @@ class SelfAttention(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1))
 
-    def forward(self, x: Tensor, rope: Tensor) -> Tensor:  # x (B, L, D)
-        q = rotate(self.split(self.norm_q(self.q(x))), rope)
-        k = rotate(self.split(self.norm_k(self.k(x))), rope)
-        return self.o(self.attention(q, k, self.split(self.v(x)), None).flatten(2))
+    def forward(self, x: Tensor, rope: Tensor, onto: Tensor, gate: Tensor) -> Tensor:
+        """onto + gate·(attention of x), all (B, L, D)."""
+        q = self.rotated(self.norm_q, self.q(x), rope)
+        k = self.rotated(self.norm_k, self.k(x), rope)
+        return add_linear(onto, self.o, self.attention(q, k, self.split(self.v(x)), None).flatten(2), gate)
+
+    def rotated(self, norm: nn.Module, x: Tensor, rope: Tensor) -> Tensor:
+        """norm(x) by head, rotated."""
+        if not (isinstance(norm, RMSNorm) and norm.is_direct(x)):
+            return rotate(self.split(norm(x)), rope)
+        wide = x.float()
+        rope = rope * norm.scale(wide)  # smaller than x
+        return rotate(self.split(wide.mul_(norm.weight)), rope).to(x.dtype)
 
 
 class CrossAttention(SelfAttention):
@@ -69,19 +78,45 @@ class CrossAttention(SelfAttention):
     def text_keys(self, text: Tensor, bias: Optional[Tensor]) -> TextKeys:  # text (B, n, D)
         return TextKeys(self.split(self.norm_k(self.k(text))), self.split(self.v(text)), bias)
 
-    def forward(self, x: Tensor, text: TextKeys) -> Tensor:
+    def forward(self, x: Tensor, text: TextKeys, onto: Tensor) -> Tensor:
+        """onto, which may be written over, + attention of x."""
+        if self.is_short(x, text):
+            return self.by_scores(x, text, onto)
         q = self.split(self.norm_q(self.q(x)))
-        return self.o(self.attention(q, *text).flatten(2))
+        return add_linear(onto, self.o, self.attention(q, *text).flatten(2), over=True)
+
+    def is_short(self, x: Tensor, text: TextKeys) -> bool:
+        """Whether `by_scores` is right and faster: a CPU, nothing that looks into the layers, and few keys."""
+        n = text.k.shape[1]
+        plain = self.attention is sdpa and isinstance(self.norm_q, RMSNorm) and is_plain(self.o, x)
+        return plain and computes_in_float32(x.dtype) and self.heads * n <= 0.8 * x.shape[2] and 8 * n <= x.shape[1]
+
+    def by_scores(self, x: Tensor, text: TextKeys, onto: Tensor) -> Tensor:
+        """The same for n keys, with the output projection on their values: heads·n products a token and channel, not D.
+
+        All is linear but the softmax and the norm, so the norm's weight goes to the keys, and its scale to the scores.
+        """
+        q, k, v = self.q(x).float(), text.k.float(), text.v.float()
+        k = k * self.split(self.norm_q.weight * k.shape[-1] ** -0.5)
+        scores = q.new_empty(*q.shape[:2], *k.shape[2:0:-1])  # (B, L, heads, n)
+        torch.matmul(self.split(q).transpose(1, 2), k.permute(0, 2, 3, 1), out=scores.transpose(1, 2))
+        scores *= self.norm_q.scale(q).unsqueeze(-1)
+        if text.bias is not None:
+            scores += text.bias
+        torch.softmax(scores, dim=-1, out=scores)
+        values = v.transpose(1, 2) @ self.split(self.o.weight.float()).permute(1, 2, 0)  # (B, heads, n, D)
+        values += self.o.bias / self.heads  # once in all: a head's scores sum to 1
+        return onto.baddbmm_(scores.flatten(2), values.flatten(1, 2).expand(len(x), -1, -1))
 
 
 class FeedForward(nn.Sequential):
-    """Linear, GELU, Linear."""
+    """Linear, GELU, Linear; added to the stream as the attentions are, over it."""
 
     def __init__(self, config: DiTConfig, ops):
         super().__init__(ops.Linear(config.dim, config.ffn_dim), nn.GELU("tanh"), ops.Linear(config.ffn_dim, config.dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self[2](linear_gelu(self[0], x))
+    def forward(self, x: Tensor, onto: Tensor, gate: Tensor) -> Tensor:
+        return add_linear(onto, self[2], linear_gelu(self[0], x), gate, over=True)
 
 
 class Block(nn.Module):
@@ -106,12 +141,13 @@ class Block(nn.Module):
     def attend(self, x: Tensor, mod: Modulation, rope: Tensor, text: TextKeys) -> Tensor:
         dtype = text.k.dtype  # what the branches compute in
         shift, scale, gate = mod.parts(self.modulation.to(x), 0, 3)
-        x = torch.addcmul(x, gate, self.self_attn(modulated(self.norm1, x, shift, scale).to(dtype), rope))
-        return x + self.cross_attn(in_float32(self.norm3, x).to(dtype), text)
+        x = self.self_attn(modulated(self.norm1, x, shift, scale).to(dtype), rope, x, gate)
+        return self.cross_attn(in_float32(self.norm3, x).to(dtype), text, x)
 
     def feed_forward(self, x: Tensor, mod: Modulation, dtype: torch.dtype) -> Tensor:
+        """x, which may be written over, after the last branch."""
         shift, scale, gate = mod.parts(self.modulation.to(x), 3, 6)
-        return torch.addcmul(x, gate, self.ffn(modulated(self.norm2, x, shift, scale).to(dtype)))
+        return self.ffn(modulated(self.norm2, x, shift, scale).to(dtype), x, gate)
 
 
 class Head(nn.Module):

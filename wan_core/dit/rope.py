@@ -19,27 +19,27 @@ def rope_table(positions: Sequence[Tensor], head_dim: int, device=None) -> Tenso
     Source: Wan2.2 wan/modules/model.py rope_params, rope_apply.
     """
     spatial = 2 * (head_dim // 6)
-    angles = []
+    axes = []
     for position, channels in zip(positions, (head_dim - 2 * spatial, spatial, spatial)):
         ladder = BASE ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
-        angles.append(torch.outer(position.double(), ladder))
+        angles = torch.outer(position.double(), ladder)
+        axes.append(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
     t, h, w = (len(position) for position in positions)
-    table = torch.cat(
+    return torch.cat(
         [
-            angles[0].view(t, 1, 1, -1).expand(t, h, w, -1),
-            angles[1].view(1, h, 1, -1).expand(t, h, w, -1),
-            angles[2].view(1, 1, w, -1).expand(t, h, w, -1),
+            axes[0].view(t, 1, 1, -1).expand(t, h, w, -1),
+            axes[1].view(1, h, 1, -1).expand(t, h, w, -1),
+            axes[2].view(1, 1, w, -1).expand(t, h, w, -1),
         ],
         dim=-1,
-    ).flatten(0, 2)
-    return torch.polar(torch.ones_like(table), table).to(torch.complex64).to(device)
+    ).flatten(0, 2).to(device)  # fmt: skip
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate neighbouring channel pairs of x (B, L, heads, head_dim) by `table` (L, head_dim/2); keeps x's dtype.
+    """Rotate neighbouring channel pairs of x (B, L, heads, head_dim) by `table` (L or B × L, head_dim/2); keeps x's dtype.
 
     Where no gradient is asked for, a float32 x is written over.
     """
-    pairs, table = torch.view_as_complex(x.float().unflatten(-1, (-1, 2))), table.unsqueeze(1)
+    pairs, table = torch.view_as_complex(x.float().unflatten(-1, (-1, 2))), table.unsqueeze(-2)
     pairs = pairs * table if torch.is_grad_enabled() else pairs.mul_(table)
     return torch.view_as_real(pairs).flatten(-2).to(x.dtype)
