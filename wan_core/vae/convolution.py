@@ -10,7 +10,7 @@ stored. Elsewhere, and where gradients are asked for, the layers do without this
 Source of the filtering: Winograd, Arithmetic Complexity of Computations, 1980.
 """
 
-from typing import Callable, Iterator, Optional
+from typing import Iterable, Iterator, Optional
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,14 @@ def is_large(x: Tensor, scale: int = 1) -> bool:
     return x.shape[-2] * x.shape[-1] * scale**2 >= LARGE
 
 
+def convolved(conv: nn.Module, x: Tensor) -> Tensor:
+    """conv(x); where filters are many, some output channels at a time, since oneDNN copies them into its own order at each call."""
+    if not (isinstance(conv, Direct) and conv.is_direct(x) and conv.weight.numel() > 2**23):
+        return conv(x)
+    parts = zip(conv.weight.split(128), conv.bias.split(128))
+    return torch.cat([F.conv3d(x, weight, bias, conv.stride, conv.padding) for weight, bias in parts], dim=1)
+
+
 def channels_last(x: Tensor) -> Tensor:
     """(B, C, T, H, W) → (B, T, H, W, C), contiguous."""
     return x.permute(0, 2, 3, 4, 1).contiguous()
@@ -78,17 +86,17 @@ def norm_silu_conv(norm: nn.Module, conv: nn.Module, x: Tensor, cache: dict, add
     past = x.new_zeros(b, 2, h, w, c) if starts else channels_last(cache[conv])
     cache[conv] = channels_first(past)
     out = x.new_empty(b, t, h, w, conv.out_channels) if add is None else channels_last(add)
-    convolve = over_time(conv, t, starts)
+    convolution = OverTime(conv, t, starts)
     for n in range(b):
-        for rows, seen, strip, inner in _strips(h, t + 2, w, c):
+        for rows, seen, strip, inner in _strips(h, t + 2, w, c, convolution.pixels):
             inner[:2] = past[n, :, seen]
             _norm_silu(norm, x[n, :, seen], inner[2:])
-            for frames, y in convolve(strip.permute(0, 3, 1, 2)):
+            for channels, frames, y in convolution(strip.permute(0, 3, 1, 2)):
                 y = y.permute(0, 2, 3, 1)
                 if add is None:
-                    out[n, frames, rows] = y
+                    out[n, frames, rows, :, channels] = y
                 else:
-                    out[n, frames, rows] += y
+                    out[n, frames, rows, :, channels] += y
             done = seen.stop if rows.stop == h else rows.stop - 1  # what no later strip reads
             past[n, :, seen.start : done] = inner[-2:, : done - seen.start]
     return channels_first(out)
@@ -102,20 +110,21 @@ def norm_silu_conv_narrow(norm: nn.Module, conv: nn.Module, x: Tensor, cache: di
     parts = x.new_empty(b, t, h, w, channels, 3, dtype=torch.float32)  # what each frame adds to itself and the next two
     weight = conv.weight.float().transpose(1, 2).reshape(3 * channels, c, 3, 3)
     for n in range(b):
-        for rows, seen, strip, inner in _strips(h, t, w, c):
+        for rows, seen, strip, inner in _strips(h, t, w, c, 1024):
             _norm_silu(norm, x[n, :, seen], inner)
             y = F.conv2d(strip.permute(0, 3, 1, 2), weight, padding=(0, 1))
             parts[n, :, rows] = y.permute(0, 2, 3, 1).unflatten(-1, (channels, 3))
-    parts = torch.cat((cache.get(conv, parts.new_zeros(b, 2, h, w, channels, 3)), parts), dim=1)
-    cache[conv] = parts[:, -2:].clone()
+    past = cache.setdefault(conv, parts.new_zeros(b, 2, h, w, channels, 3))
+    parts = torch.cat((past, parts), dim=1)
+    past.copy_(parts[:, -2:])
     out = parts[:, :-2, ..., 0] + parts[:, 1:-1, ..., 1] + parts[:, 2:, ..., 2] + conv.bias.float()
     return channels_first(out.to(x.dtype))
 
 
-def _strips(height: int, frames: int, width: int, channels: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """A few rows of a frame at a time: the rows; those with the neighbours that a kernel sees; an empty strip
+def _strips(height: int, frames: int, width: int, channels: int, pixels: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """Rows of a frame with about so many pixels at a time: the rows; those with the neighbours that a kernel sees; an empty strip
     (frames, rows + 2, width, channels) for the latter, with zeros beyond the frame; and the part of it within the frame."""
-    count = max(8, max(1024, 8 * channels) // width)  # small enough for a core's cache, unless filters are large
+    count = max(8, pixels // width)
     for top in range(0, height, count):
         bottom = min(top + count, height)
         seen = slice(max(top - 1, 0), min(bottom + 1, height))
@@ -131,36 +140,65 @@ def _norm_silu(norm: nn.Module, x: Tensor, out: Tensor) -> None:
     F.silu(out.mul_(norm.gamma.flatten().float() * x.shape[-1] ** 0.5), inplace=True)
 
 
-def over_time(conv: nn.Conv3d, frames: int, starts: bool) -> Callable[[Tensor], list[tuple[slice, Tensor]]]:
-    """A causal 3×3×3 convolution of strips (2 + frames, C, 2 + rows, W): [(frames, (·, C_out, rows, W)), …].
+class OverTime:
+    """A causal 3×3×3 convolution of strips (2 + frames, C, 2 + rows, W), in as few products as the frames allow."""
 
-    Filters and sums of them are made once, in the order in which oneDNN reads them.
-    """
-    bias = None if conv.bias is None else conv.bias.float()
-    alone = starts and frames == 1
-    weight = _channels_last_filters(conv.weight[:, :, 2:] if alone else conv.weight)
-    *before, last = weight.unbind(2)
+    def __init__(self, conv: nn.Conv3d, frames: int, starts: bool):
+        self.conv, self.frames, self.alone = conv, frames, starts and frames == 1
+        # Filters of a wide layer come a few at a time, for each strip again.
+        self.blocks = _blocks(conv.out_channels, 48 if conv.in_channels >= 384 else conv.out_channels)
+        self.pixels = max(1024, 4 * conv.in_channels)  # few enough for a core's cache, unless filters are large
+        self.kept = self.filters(self.blocks[0]) if len(self.blocks) == 1 else None
 
-    def product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
-        return F.conv2d(x, weight, bias, padding=(0, 1))
+    def __call__(self, x: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Output channels, frames, and their values (·, ·, rows, W)."""
+        inputs = self.inputs(x) if self.kept else list(self.inputs(x))
+        for channels in self.blocks:
+            bias = None if self.conv.bias is None else self.conv.bias[channels].float()
+            for frames, y in self.products(inputs, self.kept or self.filters(channels), bias):
+                yield channels, frames, y
 
-    if alone:
-        return lambda x: [(slice(None), product(x[2:], last, bias))]
-    if frames % 2:
-        return lambda x: [(slice(None), F.conv3d(x.transpose(0, 1)[None], weight, bias, padding=(0, 0, 1))[0].transpose(0, 1))]
-    first, middle = before
-    outer = (first + last).div_(2)
-    summed = middle.div_(2).add_(outer)
-    filters = first, summed, outer.mul_(2).sub_(summed), last  # (first ± middle + last) / 2
+    def inputs(self, x: Tensor) -> Iterator[Tensor]:
+        if self.alone:
+            yield x[2:]
+        elif self.frames % 2:
+            yield x.transpose(0, 1)[None]
+        else:
+            a, b, c, d = (x[k : k + self.frames - 1 : 2] for k in range(4))
+            yield a - c
+            yield b + c
+            yield c - b
+            yield d - b
 
-    def pairs(x: Tensor) -> list[tuple[slice, Tensor]]:
-        a, b, c, d = (x[k : k + frames - 1 : 2] for k in range(4))
-        both, either = product(b + c, filters[1]), product(c - b, filters[2])
-        even = product(a - c, filters[0], bias).add_(both).add_(either)
-        odd = product(d - b, filters[3], bias).add_(both).sub_(either)
+    def filters(self, channels: slice) -> list[Tensor]:
+        weight = self.conv.weight[channels]
+        weight = _channels_last_filters(weight[:, :, 2:] if self.alone else weight)
+        if self.alone:
+            return [weight[:, :, 0]]
+        if self.frames % 2:
+            return [weight]
+        first, middle, last = weight.unbind(2)
+        outer = (first + last).div_(2)
+        summed = middle.div_(2).add_(outer)
+        return [first, summed, outer.mul_(2).sub_(summed), last]  # (first ± middle + last) / 2
+
+    def products(self, inputs: Iterable[Tensor], filters: list[Tensor], bias: Optional[Tensor]) -> list[tuple[slice, Tensor]]:
+        if self.frames % 2 and not self.alone:
+            y = F.conv3d(*inputs, *filters, bias, padding=(0, 0, 1))
+            return [(slice(None), y[0].transpose(0, 1))]
+        first, *more = (
+            F.conv2d(x, weight, bias if k in (0, 3) else None, padding=(0, 1))
+            for k, (x, weight) in enumerate(zip(inputs, filters))
+        )
+        if self.alone:
+            return [(slice(None), first)]
+        both, either, last = more
+        even, odd = first.add_(both).add_(either), last.add_(both).sub_(either)
         return [(slice(0, None, 2), even), (slice(1, None, 2), odd)]
 
-    return pairs
+
+def _blocks(channels: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, channels)) for start in range(0, channels, size)]
 
 
 def _channels_last_filters(weight: Tensor) -> Tensor:
@@ -180,12 +218,13 @@ def upsample_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     out = x.new_empty(b, t, 2 * h, 2 * w, conv.out_channels)
     padded = F.pad(x.float().flatten(0, 1), (0, 0, 1, 1, 1, 1)).permute(0, 3, 1, 2)
     bias = None if conv.bias is None else conv.bias.float()
-    weight = _channels_last_filters(conv.weight.unsqueeze(2)).squeeze(2)
-    for i in range(2):
-        rows = _half(weight, 2, i)
-        for j in range(2):
-            part = F.conv2d(padded[:, :, i : i + h + 1, j : j + w + 1], _half(rows, 3, j), bias)
-            out[:, :, i::2, j::2] = part.permute(0, 2, 3, 1).unflatten(0, (b, t))
+    for channels in _blocks(conv.out_channels, 128):
+        weight = _channels_last_filters(conv.weight[channels].unsqueeze(2)).squeeze(2)
+        for i in range(2):
+            rows = _half(weight, 2, i)
+            for j in range(2):
+                part = F.conv2d(padded[:, :, i : i + h + 1, j : j + w + 1], _half(rows, 3, j), None if bias is None else bias[channels])
+                out[:, :, i::2, j::2, channels] = part.permute(0, 2, 3, 1).unflatten(0, (b, t))
     return channels_first(out)
 
 

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .convolution import is_direct, is_large, norm_silu_conv, norm_silu_conv_narrow, upsample_conv
+from .convolution import convolved, is_direct, is_large, norm_silu_conv, norm_silu_conv_narrow, upsample_conv
 
 FeatureCache = dict[nn.Module, Tensor]
-PIECE = 2  # large frames that the decoder takes through a stage at a time
+PIECE = 2  # large frames that the decoder takes through a layer at a time
 
 
 def causal(conv: nn.Module, x: Tensor, cache: FeatureCache) -> Tensor:
@@ -29,8 +29,8 @@ def causal(conv: nn.Module, x: Tensor, cache: FeatureCache) -> Tensor:
     if past is None:
         past = x.new_zeros(*x.shape[:2], history, *x.shape[3:])
     x = torch.cat((past, x), dim=2)
-    cache[conv] = x[:, :, x.shape[2] - history :].clone()
-    return conv(x)
+    cache[conv] = past.copy_(x[:, :, x.shape[2] - history :])
+    return convolved(conv, x)
 
 
 def frames_as_batch(x: Tensor) -> Tensor:
@@ -124,13 +124,18 @@ class Upsample(nn.Module):
             self.time_conv = ops.Conv3d(channels_in, 2 * channels_in, (3, 1, 1))
         self.temporal = temporal
 
-    def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
+    def forward(self, x: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
+        """The result; where frames are large, PIECE of them at a time, so that few are held in the stages to come."""
         if self.temporal:
             if self.time_conv in cache:
                 x = causal(self.time_conv, x, cache)
                 x = rearrange(x, "b (two c) t h w -> b c (t two) h w", two=2)
             else:
                 cache[self.time_conv] = x.new_zeros(x.shape[0], x.shape[1], 2, *x.shape[3:])
+        yield from map(self.enlarged, x.split(PIECE if is_large(x, scale=2) else x.shape[2], dim=2))
+
+    def enlarged(self, x: Tensor) -> Tensor:
+        """Twice as high and wide."""
         if is_direct(self.resample["1"], x, scale=2):
             return upsample_conv(self.resample["1"], x)
         b = x.shape[0]
@@ -139,12 +144,11 @@ class Upsample(nn.Module):
 
 
 def in_pieces(layers: Sequence[nn.Module], x: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
-    """x through the decoder's layers. Where one has made more large frames than a piece, each piece goes on alone, so that
-    few frames of the last and largest stages are held at a time."""
+    """x through the decoder's layers; what one of them gives in pieces goes on piece by piece."""
     for i, layer in enumerate(layers):
         x = layer(x, cache)
-        if x.shape[2] > PIECE and is_large(x):
-            for piece in x.split(PIECE, dim=2):
+        if isinstance(x, Iterator):
+            for piece in x:
                 yield from in_pieces(layers[i + 1 :], piece, cache)
             return
     yield x

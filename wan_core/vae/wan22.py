@@ -63,13 +63,14 @@ class UpStage(nn.Module):
         self.upsamples = nn.ModuleList(layers)
         self.temporal = temporal
 
-    def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
-        source = None if self.temporal is None else x.clone()  # the blocks may write over x
-        for layer in self.upsamples:
-            x = layer(x, cache)
-        if source is None:
-            return x
-        return add_duplicates(x, source, 2 if self.temporal else 1)
+    def forward(self, x: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
+        """The result, in the pieces of its last layer."""
+        own = self.temporal is not None and isinstance(self.upsamples[0].shortcut, nn.Identity)  # then the first block may write over x
+        source, time, start = x.clone() if own else x, 2 if self.temporal else 1, 0
+        for piece in in_pieces(list(self.upsamples), x, cache):
+            end = start + -(-piece.shape[2] // time)
+            yield piece if self.temporal is None else add_duplicates(piece, source[:, :, start:end], time)
+            start = end
 
 
 class Encoder22(nn.Module):
