@@ -58,7 +58,7 @@ def is_large(x: Tensor, scale: int = 1) -> bool:
 
 def convolved(conv: nn.Module, x: Tensor) -> Tensor:
     """conv(x); where filters are many, some output channels at a time, since oneDNN copies them into its own order at each call."""
-    if not (isinstance(conv, Direct) and conv.is_direct(x) and conv.weight.numel() > 2**23):
+    if not (isinstance(conv, Direct) and conv.is_direct(x) and conv.weight.numel() > 2**24):
         return conv(x)
     parts = zip(conv.weight.split(128), conv.bias.split(128))
     return torch.cat([F.conv3d(x, weight, bias, conv.stride, conv.padding) for weight, bias in parts], dim=1)
