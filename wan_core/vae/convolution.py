@@ -4,6 +4,7 @@
     Two frames at once         four products in place of six (minimal filtering F(2, 3) over time)
     The first frame            one product in place of three: zeros stand before it
     Nearest-neighbour, 2×2     four products with 2×2 taps at the small size in place of one with 3×3 at the large
+    Wide layers                filters of a few output channels at a time
 
 All are exact in real numbers; in float32 they differ from torch's by its rounding. Computed in float32, whatever dtype is
 stored. Elsewhere, and where gradients are asked for, the layers do without this file.
