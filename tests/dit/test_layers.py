@@ -56,7 +56,8 @@ def test_a_long_prompt_or_anything_that_looks_in_keeps_to_the_plain_way():
     assert not layer.is_short(x, text_keys(layer, 16))
     hook.remove()
     with torch.enable_grad():
-        assert not layer.is_short(x.requires_grad_(), text_keys(layer, 16))
+        layer.q.requires_grad_()
+        assert layer(x, text_keys(layer, 16), x).requires_grad
 
 
 @pytest.mark.parametrize("rows", [1, 2])

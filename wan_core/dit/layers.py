@@ -86,7 +86,9 @@ class CrossAttention(SelfAttention):
         return add_linear(onto, self.o, self.attention(q, *text).flatten(2), over=True)
 
     def is_short(self, x: Tensor, text: TextKeys) -> bool:
-        """Whether `by_scores` is right and faster: a CPU, nothing that looks into the layers, and few keys."""
+        """Whether `by_scores` is right and faster: a CPU, nothing that looks into the layers or wants gradients, and few keys."""
+        if torch.is_grad_enabled():
+            return False
         n = text.k.shape[1]
         plain = self.attention is sdpa and isinstance(self.norm_q, RMSNorm) and is_plain(self.o, x)
         return plain and computes_in_float32(x.dtype) and self.heads * n <= 0.8 * x.shape[2] and 8 * n <= x.shape[1]
