@@ -52,7 +52,7 @@ def video(frames: int) -> Tensor:
 
 
 def speed(report: measure.Report, rival: str, parts: list[str], rounds: int) -> None:
-    """Decoding and encoding, with the distance of both from a float64 reference at the shorter length."""
+    """Decoding and encoding, and how far the results are from each other."""
     for version in CONFIGS:
         ours = model(version)
         theirs = RIVALS[rival](ours)
