@@ -11,7 +11,8 @@ stored. Elsewhere, and where gradients are asked for, the layers do without this
 Source of the filtering: Winograd, Arithmetic Complexity of Computations, 1980.
 """
 
-from typing import Iterable, Iterator, Optional
+import functools
+from typing import Iterator, Optional
 
 import torch
 import torch.nn.functional as F
@@ -145,7 +146,8 @@ class OverTime:
     """A causal 3×3×3 convolution of strips (2 + frames, C, 2 + rows, W), in as few products as the frames allow."""
 
     def __init__(self, conv: nn.Conv3d, frames: int, starts: bool):
-        self.conv, self.frames, self.alone = conv, frames, starts and frames == 1
+        self.conv, self.frames, self.pairs = conv, frames, frames % 2 == 0
+        self.first = 2 if starts and frames == 1 else 0  # tap in time that sees more than the zeros before the video
         # Filters of a wide layer come a few at a time, for each strip again.
         self.blocks = _blocks(conv.out_channels, 48 if conv.in_channels >= 384 else conv.out_channels)
         self.pixels = max(1024, 4 * conv.in_channels)  # few enough for a core's cache, unless filters are large
@@ -156,46 +158,37 @@ class OverTime:
         inputs = self.inputs(x) if self.kept else list(self.inputs(x))
         for channels in self.blocks:
             bias = None if self.conv.bias is None else self.conv.bias[channels].float()
-            for frames, y in self.products(inputs, self.kept or self.filters(channels), bias):
-                yield channels, frames, y
+            products = (
+                F.conv2d(x, weight, bias if k in (0, 3) else None, padding=(0, 1))
+                for k, (x, weight) in enumerate(zip(inputs, self.kept or self.filters(channels)))
+            )
+            if self.pairs:
+                first, both, either, last = products
+                yield channels, slice(0, None, 2), first.add_(both).add_(either)
+                yield channels, slice(1, None, 2), last.add_(both).sub_(either)
+            else:
+                yield channels, slice(None), functools.reduce(Tensor.add_, products)
 
     def inputs(self, x: Tensor) -> Iterator[Tensor]:
-        if self.alone:
-            yield x[2:]
-        elif self.frames % 2:
-            yield x.transpose(0, 1)[None]
-        else:
-            a, b, c, d = (x[k : k + self.frames - 1 : 2] for k in range(4))
-            yield a - c
-            yield b + c
-            yield c - b
-            yield d - b
+        """What each product is of."""
+        if not self.pairs:
+            yield from (x[k : k + self.frames] for k in range(self.first, 3))
+            return
+        a, b, c, d = (x[k : k + self.frames - 1 : 2] for k in range(4))
+        yield a - c
+        yield b + c
+        yield c - b
+        yield d - b
 
     def filters(self, channels: slice) -> list[Tensor]:
-        weight = self.conv.weight[channels]
-        weight = _channels_last_filters(weight[:, :, 2:] if self.alone else weight)
-        if self.alone:
-            return [weight[:, :, 0]]
-        if self.frames % 2:
-            return [weight]
-        first, middle, last = weight.unbind(2)
+        """What each input is multiplied by."""
+        taps = list(_channels_last_filters(self.conv.weight[channels, :, self.first :]).unbind(2))
+        if not self.pairs:
+            return taps
+        first, middle, last = taps
         outer = (first + last).div_(2)
         summed = middle.div_(2).add_(outer)
         return [first, summed, outer.mul_(2).sub_(summed), last]  # (first ± middle + last) / 2
-
-    def products(self, inputs: Iterable[Tensor], filters: list[Tensor], bias: Optional[Tensor]) -> list[tuple[slice, Tensor]]:
-        if self.frames % 2 and not self.alone:
-            y = F.conv3d(*inputs, *filters, bias, padding=(0, 0, 1))
-            return [(slice(None), y[0].transpose(0, 1))]
-        first, *more = (
-            F.conv2d(x, weight, bias if k in (0, 3) else None, padding=(0, 1))
-            for k, (x, weight) in enumerate(zip(inputs, filters))
-        )
-        if self.alone:
-            return [(slice(None), first)]
-        both, either, last = more
-        even, odd = first.add_(both).add_(either), last.add_(both).sub_(either)
-        return [(slice(0, None, 2), even), (slice(1, None, 2), odd)]
 
 
 def _blocks(channels: int, size: int) -> list[slice]:
