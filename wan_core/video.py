@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Iterable, Iterator, Mapping, Optional
 
@@ -20,6 +20,7 @@ from .shapes import real_number
 
 _WORKING: set[tuple[str, int]] = set()  # ffmpeg programs that have been tried, by path and change time
 CRF = 10  # what the official imageio quality of 8 means for libx264
+PIPE = 2**20  # bytes on their way to ffmpeg
 CONTAINER = ("-movflags", "frag_keyframe+empty_moov+default_base_moof+use_metadata_tags", "-f", "mp4")
 
 
@@ -208,6 +209,7 @@ def _encode(chunks: Iterator[np.ndarray], part: Path, fps: float, metadata: Mapp
     # fmt: on
     with (scratch / "errors.txt").open("w+b") as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors)
+        _enlarge(process.stdin)
         written = 0
         try:
             for chunk in itertools.chain([first], chunks):
@@ -225,6 +227,14 @@ def _encode(chunks: Iterator[np.ndarray], part: Path, fps: float, metadata: Mapp
         if process.wait():
             raise _failure(process.returncode, errors, part, written)
     return written
+
+
+def _enlarge(pipe: IO[bytes]) -> None:
+    """Room for frames that wait for ffmpeg while the next ones are made."""
+    with suppress(ImportError, AttributeError, OSError):  # a system may not have this, or not allow it
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
 
 
 def _add_sound(part: Path, waveform: Tensor, rate: int, written: int, fps: float, scratch: Path) -> None:
