@@ -8,12 +8,14 @@ from small_clips import PROMPTS, SMALL, SMALL_5B, picture
 from wan_core import WanPipeline
 
 
+@pytest.mark.parametrize("few_tokens", [0, 512])
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("name, inputs", [
     ("t2v-a14b", {}), ("i2v-a14b", {"image": picture()}), ("vace-a14b", {"reference_images": [picture()]}),
     ("ti2v-5b", {}), ("ti2v-5b", {"image": picture(64, 64)}),
 ])  # fmt: skip
-def test_nothing_is_computed_twice_in_a_run(name, inputs, offload, official_folder, monkeypatch):
+def test_nothing_is_computed_twice_in_a_run(name, inputs, offload, few_tokens, official_folder, monkeypatch):
+    monkeypatch.setattr("wan_core.pipeline.pipeline.FEW_TOKENS", few_tokens)
     pipe = WanPipeline.from_pretrained(official_folder(name))
     if offload:
         pipe.enable_model_cpu_offload()
@@ -35,7 +37,8 @@ def test_nothing_is_computed_twice_in_a_run(name, inputs, offload, official_fold
     out = pipe(prompts, **inputs, **(SMALL_5B if name == "ti2v-5b" else SMALL) | {"num_inference_steps": 6})
 
     assert len(texts) == 3, "two different prompts and the negative one"
-    padded = sum(texts) + 3  # each with one row for its padding
+    positives, negative = texts[:2], texts[2]
+    in_batches = sum(2 * (max(n, negative) + 1) for n in positives)  # each with one row for its padding
     plan, kept = out.request.plan(), int(name == "ti2v-5b" and "image" in inputs)  # a given frame is at timestep 0
     for who, expert in experts.items():
         steps = plan.count(who)
@@ -43,4 +46,4 @@ def test_nothing_is_computed_twice_in_a_run(name, inputs, offload, official_fold
         assert rows[who, "time_embedding.0"] == rows[who, "time_projection.1"] == steps + kept
         of_text = {part: n for (owner, part), n in rows.items() if owner == who and not part.startswith("time_")}
         assert len(of_text) == 1 + 2 * (len(expert.blocks) + len(getattr(expert, "vace_blocks", ())))
-        assert set(of_text.values()) == {padded}
+        assert set(of_text.values()) == {in_batches if few_tokens else sum(texts) + 3}

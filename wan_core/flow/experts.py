@@ -1,5 +1,6 @@
 """Two experts behind one velocity function: the handoff is a property of the velocity, not of the solver."""
 
+import functools
 from dataclasses import dataclass
 from typing import Callable, Optional, Sequence
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from ..config import TRAIN_TIMESTEPS
 from ..errors import InputError
 from ..shapes import real_number
-from .guidance import guided
+from .guidance import as_batch, away, guided
 from .schedule import FlowSchedule
 from .step_cache import StepCache
 
@@ -58,6 +59,7 @@ class Experts:
         vace_scale=1.0,
         step_cache: float = 0.0,
         schedule: Optional[FlowSchedule] = None,
+        in_one_batch: bool = False,
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """The guided velocity (x, t) → v for one sampling run.
 
@@ -73,6 +75,8 @@ class Experts:
                 answered with an earlier one, see `StepCache`. Each expert starts anew, and always computes its first
                 two steps and its last one. Samples that go by themselves are judged by themselves.
             schedule: what will be sampled; a step cache needs it.
+            in_one_batch: ask the model for both passes of a single sample at once, as a batch of two. The models must take rows
+                of zeros for the padding of a text, as `WanDiT` does. Faster where a sample has few tokens.
         Raises:
             InputError: guidance asked for without a negative embedding; a step cache out of range or without a schedule.
         """
@@ -87,6 +91,9 @@ class Experts:
             )
         step_cache = real_number("step_cache", step_cache, 0, 1)
         last = self._last_steps(schedule) if step_cache else set()
+        alone = not isinstance(positive, Tensor)
+        texts = list(zip(positive, negative or [None] * len(positive), strict=True)) if alone else [(positive, negative)]
+        join = functools.cache(as_batch)  # the same batch at each step: models know their texts by identity
         working: dict[str, Callable] = {}
         caches: dict[int, StepCache] = {}  # of the expert at work, one for each sample that goes by itself
 
@@ -102,18 +109,19 @@ class Experts:
                 working[who] = expert.remember() if hasattr(expert, "remember") else expert
             model, scale = working[who], self.cfg_high if who == "high" else self.cfg_low
 
-            def answer(k: int, x: Tensor, t: Tensor, texts: Sequence[Optional[Tensor]], given: dict) -> Tensor:
+            def answer(k: int, x: Tensor, t: Tensor, given: dict) -> Tensor:
                 def compute() -> Tensor:
-                    return guided(lambda: model(x, t, texts[0], **given), lambda: model(x, t, texts[1], **given), scale)
+                    if in_one_batch and scale != 1 and len(x) == 1:
+                        return away(*model(torch.cat((x, x)), t, join(*texts[k]), **given).chunk(2), scale)
+                    return guided(*(lambda text=text: model(x, t, text, **given) for text in texts[k]), scale)
 
                 return caches.setdefault(k, StepCache(step_cache))(x, compute, start in last) if step_cache else compute()
 
             with torch.no_grad():
-                if isinstance(positive, Tensor):
-                    return answer(0, x, t, (positive, negative), given)
-                texts = zip(positive, negative or [None] * len(x), strict=True)
-                alone = zip(x.split(1), t.split(1), texts, strict=True)
-                return torch.cat([answer(k, *sample, one_of(given, k, len(x))) for k, sample in enumerate(alone)])
+                if not alone:
+                    return answer(0, x, t, given)
+                samples = zip(range(len(texts)), x.split(1), t.split(1), strict=True)
+                return torch.cat([answer(k, *sample, one_of(given, k, len(x))) for k, *sample in samples])
 
         return velocity
 

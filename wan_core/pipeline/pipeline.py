@@ -29,6 +29,8 @@ from .inputs import Inputs
 from .output import WanOutput
 from .request import Request
 
+FEW_TOKENS = 512  # up to this size both passes of guidance go in one batch; at 80 tokens that takes 0.74 of the time, from 700 on 1
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -310,8 +312,9 @@ class WanPipeline:
         high = Checked(Offloaded(self.high, self.slot, successor), self.high)
         experts = request.experts(high, Checked(Offloaded(self.low, self.slot), self.low) if self.low else None)
         guided = experts.velocity(
-            positive, negative, y=condition.y, vace=condition.vace, step_cache=request.step_cache, schedule=request.schedule()
-        )
+            positive, negative, y=condition.y, vace=condition.vace, step_cache=request.step_cache, schedule=request.schedule(),
+            in_one_batch=request.shape.tokens(self.preset.vae, self.preset.dit) <= FEW_TOKENS,
+        )  # fmt: skip
         keep, x = condition.keep, noise.to(device)
         if keep is None:
             latents = sample(guided, x, request.schedule(), request.solver, callback)
