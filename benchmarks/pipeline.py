@@ -1,6 +1,7 @@
-"""A whole generation: what is no model call, what is computed twice, and the switch between experts from a slow disk.
+"""A whole generation: what is no model call, what is computed twice, guidance in one batch, and the switch between experts
+from a slow disk.
 
-    python benchmarks/pipeline.py [rest repeated switch]
+    python benchmarks/pipeline.py [rest repeated guidance switch]
 """
 
 import argparse
@@ -23,6 +24,7 @@ from wan_core.config import DiTConfig
 from wan_core.demo.release import DEMO_NUMBERS, demo_model
 from wan_core.demo.tiny import write_tiny_model
 from wan_core.dit import WanDiT
+from wan_core.flow import Experts
 
 WIDE = DiTConfig(dim=512, ffn_dim=1408, heads=4, layers=8, text_dim=64)  # experts whose calls take long enough to be real
 PROMPT = "A red circle moves to the right"
@@ -94,6 +96,22 @@ def repeated(report: measure.Report) -> None:
             pipe.text_encoder.register_forward_pre_hook(lambda m, given: note("umT5", tuple(given[0].flatten().tolist())))
             pipe(PROMPT, negative_prompt="blue", height=64, width=64, num_frames=5, num_inference_steps=8, seed=1, **inputs)
             report.add(f"work done twice in a run, {name}", "nothing", sum(again.values()), 0, measure="repetitions", **again)
+
+
+def guidance(report: measure.Report, rounds: int) -> None:
+    """Both passes in one batch against one after the other: where this becomes 1 is what `FEW_TOKENS` of the pipeline says."""
+    for config in (DiTConfig(dim=128, ffn_dim=352, heads=4, layers=4, text_dim=64), WIDE):
+        torch.manual_seed(0)
+        model = WanDiT(config).eval().requires_grad_(False)
+        torch.nn.init.normal_(model.head.head.weight, std=0.1)
+        positive, negative = (torch.randn(1, n, config.text_dim) for n in (20, 60))
+        for grid in ((5, 8, 8), (5, 16, 16), (5, 24, 24), (5, 40, 40)):
+            x, t = torch.randn(1, 16, *grid), torch.tensor([900])
+            batched, plain = (Experts(model, None).velocity(positive, negative, in_one_batch=batch) for batch in (True, False))
+            ratio = measure.paired(lambda: batched(x, t), {"plain": lambda: plain(x, t)}, rounds)["plain"]
+            tokens = grid[0] * grid[1] * grid[2] // 4
+            difference = measure.error(batched(x, t), plain(x, t))
+            report.add(f"guidance in one batch, {config.dim} wide, {tokens} tokens", "two calls", ratio, difference=difference)
 
 
 class SlowDisk:
@@ -169,14 +187,16 @@ def switch(report: measure.Report, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what a generation does besides its model calls.")
-    parser.add_argument("only", nargs="*", help="rest, repeated, switch; default: all")
+    parser.add_argument("only", nargs="*", help="rest, repeated, guidance, switch; default: all")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     args = parser.parse_args()
-    report, only = measure.Report("pipeline"), args.only or ["rest", "repeated", "switch"]
+    report, only = measure.Report("pipeline"), args.only or ["rest", "repeated", "guidance", "switch"]
     if "rest" in only:
         rest(report, args.rounds)
     if "repeated" in only:
         repeated(report)
+    if "guidance" in only:
+        guidance(report, args.rounds)
     if "switch" in only:
         switch(report, args.rounds)
     report.write()

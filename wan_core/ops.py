@@ -25,8 +25,8 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) -> Tens
         (B, L_q, heads, head_dim).
     """
     if on_plain_cpu(q) and q.dtype in (torch.float32, torch.bfloat16):
-        # Keys and values of a head in one piece, since they are read for every block of queries.
         wide = torch.float32 if _float32_attention() else q.dtype
+        # Where they are widened, each head of the keys and values goes in one piece, since it is read for every block of queries.
         k, v = (x.transpose(1, 2).to(wide, memory_format=torch.contiguous_format) for x in (k, v))
         out = F.scaled_dot_product_attention(q.transpose(1, 2).to(wide), k, v, attn_mask=None if bias is None else bias.to(wide))
         return out.transpose(1, 2).to(q.dtype)

@@ -23,14 +23,15 @@ def experts_of(g):
     return Experts(*(load_dit(g.weights(who), c["model"]) for who in ("high", "low")), c["boundary"], high, low)
 
 
-def test_official_image_to_video_run():
+@pytest.mark.parametrize("in_one_batch", [False, True])
+def test_official_image_to_video_run(in_one_batch):
     g = golden("moe_i2v_e2e")
     vae = load_vae(g.weights("vae"))
     y = image_to_video(vae, recorded_image(g), g.config["frame_num"])
     assert difference(y[0], g["out.y"]) < 3e-5
     experts = experts_of(g)
     schedule = FlowSchedule.official(g.config["steps"], g.config["shift"])
-    guided = experts.velocity(g["in.context"][None], g["in.context_null"][None], y=y)
+    guided = experts.velocity(g["in.context"][None], g["in.context_null"][None], y=y, in_one_batch=in_one_batch)
     latents = []
     final = sample(lambda x, t: (latents.append(x[0]), guided(x, t))[1], g["in.noise"][None], schedule)
     assert [who == "high" for who in experts.plan(schedule)] == g["out.expert_is_high"].bool().tolist()
@@ -38,13 +39,15 @@ def test_official_image_to_video_run():
     assert difference(vae.decode(final)[0], g["out.video"]) < 5e-4
 
 
-def test_official_text_and_image_to_video_run():
+@pytest.mark.parametrize("in_one_batch", [False, True])
+def test_official_text_and_image_to_video_run(in_one_batch):
     g = golden("ti2v_e2e")
     vae, model = load_vae(g.weights("vae")), load_dit(g.weights("dit"), g.config["model"])
     z = first_frame(vae, recorded_image(g))
     assert difference(z[0], g["out.cond_latent"]) < 5e-5
     keep, scale = KeepFirstFrame(z), g.config["guide_scale"]
-    guided = Experts(model, None, cfg_high=scale).velocity(g["in.context"][None], g["in.context_null"][None])
+    experts = Experts(model, None, cfg_high=scale)
+    guided = experts.velocity(g["in.context"][None], g["in.context_null"][None], in_one_batch=in_one_batch)
     latents, told, unpinned = [], [], []
 
     def velocity(x, t):

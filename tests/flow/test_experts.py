@@ -86,8 +86,9 @@ def test_only_the_expert_at_work_keeps_its_memory():
     assert len(alive) == 2 and alive[0]() is None
 
 
+@pytest.mark.parametrize("in_one_batch", [False, True])
 @pytest.mark.parametrize("solver, recorded", [("unipc", "unipc"), ("dpmpp_2m", "dpmpp")])
-def test_official_text_to_video_run(solver, recorded):
+def test_official_text_to_video_run(solver, recorded, in_one_batch):
     from wan_core.checkpoints import load_dit
 
     g = golden("moe_t2v_e2e")
@@ -95,7 +96,7 @@ def test_official_text_to_video_run(solver, recorded):
     low, high = c["guide_scale_low_high"]
     experts = Experts(*(load_dit(g.weights(who), c["model"]) for who in ("high", "low")), c["boundary"], high, low)
     schedule = FlowSchedule.official(c["steps"], c["shift"], solver)
-    guided = experts.velocity(g["in.context"][None], g["in.context_null"][None])
+    guided = experts.velocity(g["in.context"][None], g["in.context_null"][None], in_one_batch=in_one_batch)
     latents, predictions, told = [], [], []
 
     def velocity(x, t):
@@ -148,3 +149,31 @@ def test_one_condition_serves_a_batch_and_several_go_to_their_samples(batched_te
     assert torch.allclose(experts.velocity(texts, None, y=y)(x, t), torch.cat(alone), atol=1e-5)
     shared = [experts.velocity(text[k : k + 1], None, y=y[:1])(x[k : k + 1], t[:1]) for k in (0, 1)]
     assert torch.allclose(experts.velocity(texts, None, y=y[:1])(x, t), torch.cat(shared), atol=1e-5)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_both_passes_in_one_batch_are_one_call_with_the_same_answer(alone):
+    """Control of VACE, texts of different lengths; as a tensor, or for each sample."""
+    g = golden("dit_vace")
+    model = load_dit(g.weights(), g.config["model"])
+    torch.manual_seed(0)
+    count = 2 if alone else 1
+    x, t = torch.randn(count, *g["in.a.x0"].shape), torch.full((count,), 700)
+    positive, negative = (torch.randn(count, n, g.config["model"]["text_dim"]) for n in (3, 7))
+    if alone:
+        positive, negative = positive.split(1), negative[:1].expand(2, -1, -1).split(1)
+    vace = torch.randn(1, model.config.vace_channels, *x.shape[2:])
+    calls = []
+    model.register_forward_hook(lambda module, given, out: calls.append(len(out)))
+    answers = [
+        Experts(model, None, cfg_high=4.0).velocity(positive, negative, vace=vace, in_one_batch=batch)(x, t) for batch in (False, True)
+    ]
+    assert calls == [1, 1] * count + [2] * count
+    assert difference(*answers) < 2e-5
+
+
+def test_a_scale_of_one_makes_no_batch():
+    asked = []
+    experts = Experts(lambda x, t, text: asked.append(len(x)) or x, None, cfg_high=1.0)
+    experts.velocity(POSITIVE, NEGATIVE, in_one_batch=True)(torch.ones(1, 1), 500)
+    assert asked == [1]

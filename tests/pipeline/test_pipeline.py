@@ -140,6 +140,19 @@ def test_callback_is_called_once_a_step(pipe):
     assert [i for i, *_ in seen] == [0, 1, 2, 3] and all(same for *_, same in seen)
 
 
+def test_the_size_decides_whether_both_passes_go_in_one_batch(pipe, monkeypatch):
+    sizes, latents = [], []
+    handle = pipe.high.register_forward_hook(lambda module, given, out: sizes.append(len(out)))
+    tokens = pipe("a cat", **SMALL).request.shape.tokens(pipe.preset.vae, pipe.preset.dit)
+    for few in (tokens, tokens - 1):
+        sizes.clear()
+        monkeypatch.setattr("wan_core.pipeline.pipeline.FEW_TOKENS", few)
+        latents.append(pipe("a cat", **SMALL).latents)
+        assert set(sizes) == ({2} if few == tokens else {1})
+    handle.remove()
+    assert torch.allclose(*latents, atol=1e-4)
+
+
 def test_no_negative_prompt_is_encoded_where_no_step_is_guided(pipe):
     passes = []
     handle = pipe.text_encoder.register_forward_hook(lambda *_: passes.append(1))

@@ -100,15 +100,15 @@ class CrossAttention(SelfAttention):
         """
         q, k, v = self.q(x).float(), text.k.float(), text.v.float()
         k = k * self.split(self.norm_q.weight * k.shape[-1] ** -0.5)
-        scores = q.new_empty(*q.shape[:2], *k.shape[2:0:-1])  # (B, L, heads, n)
-        torch.matmul(self.split(q).transpose(1, 2), k.permute(0, 2, 3, 1), out=scores.transpose(1, 2))
-        scores *= self.norm_q.scale(q).unsqueeze(-1)
+        # (B, heads, n, L), since a softmax over 65 neighbours takes twice as long as one over 65 rows.
+        scores = k.transpose(1, 2) @ self.split(q).permute(0, 2, 3, 1)
+        scores *= self.norm_q.scale(q).transpose(1, 2).unsqueeze(1)
         if text.bias is not None:
-            scores += text.bias
-        torch.softmax(scores, dim=-1, out=scores)
+            scores += text.bias.unsqueeze(-1)
+        torch.softmax(scores, dim=2, out=scores)
         values = v.transpose(1, 2) @ self.split(self.o.weight.float()).permute(1, 2, 0)  # (B, heads, n, D)
         values += self.o.bias / self.heads  # once in all: a head's scores sum to 1
-        return onto.baddbmm_(scores.flatten(2), values.flatten(1, 2).expand(len(x), -1, -1))
+        return onto.baddbmm_(scores.flatten(1, 2).transpose(1, 2), values.flatten(1, 2).expand(len(x), -1, -1))
 
 
 class FeedForward(nn.Sequential):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..config import DiTConfig, Preset, VAEConfig
+from ..config import FEW_TOKENS, DiTConfig, Preset, VAEConfig
 from ..shapes import VideoShape
 
 
@@ -67,6 +67,7 @@ def estimate(preset: Preset, shape: VideoShape, dtype: torch.dtype) -> MemoryEst
     vae_parameters = {"2.1": 126_892_531, "2.2": 704_688_668}[preset.vae.version]
     base = VAEConfig() if preset.vae.version == "2.1" else VAEConfig.wan22()
     tokens = shape.tokens(preset.vae, preset.dit)
+    tokens *= 2 if tokens <= FEW_TOKENS else 1  # both passes of guidance in one batch
     return MemoryEstimate(
         expert=dit_parameters(preset.dit) * dtype.itemsize,
         text_encoder=text_parameters * dtype.itemsize,
