@@ -34,9 +34,9 @@ def held_out_prompts(count: int = 60) -> list[tuple[Scene, str]]:
     return [(scene, scene.caption(chance.choice((ENGLISH, CHINESE)[k % 2]))) for k, scene in enumerate(scenes)]
 
 
-def open_pipe(task: str = "t2v-a14b") -> WanPipeline:
+def open_pipe(task: str = "t2v-a14b", dtype: torch.dtype = torch.float32) -> WanPipeline:
     folder = tempfile.mkdtemp() if task == "i2v-a14b" else None
-    return WanPipeline.from_pretrained(demo_model(task, folder), torch_dtype=torch.float32)
+    return WanPipeline.from_pretrained(demo_model(task, folder), torch_dtype=dtype)
 
 
 def measure(pipe: WanPipeline, prompts, images=None, **numbers) -> dict:

@@ -23,8 +23,8 @@ STEPS, EXACT = 40, 150  # the official number for A14B, and many
 class Runs:
     """Generations of all prompts, and how many model calls they took."""
 
-    def __init__(self, count: int):
-        self.pipe, self.prompts, self.calls = open_pipe(), held_out_prompts(count), 0
+    def __init__(self, count: int, dtype: torch.dtype = torch.float32):
+        self.pipe, self.prompts, self.calls = open_pipe(dtype=dtype), held_out_prompts(count), 0
         for expert in (self.pipe.high, self.pipe.low):
             expert.register_forward_hook(self._count)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..config import TRAIN_TIMESTEPS
 from ..errors import InputError
 from ..shapes import real_number
-from .guidance import as_batch, away, guided
+from .guidance import as_batch, combine, guided
 from .schedule import FlowSchedule
 from .step_cache import StepCache
 
@@ -112,7 +112,7 @@ class Experts:
             def answer(k: int, x: Tensor, t: Tensor, given: dict) -> Tensor:
                 def compute() -> Tensor:
                     if in_one_batch and scale != 1 and len(x) == 1:
-                        return away(*model(torch.cat((x, x)), t, join(*texts[k]), **given).chunk(2), scale)
+                        return combine(*model(torch.cat((x, x)), t, join(*texts[k]), **given).chunk(2), scale)
                     return guided(*(lambda text=text: model(x, t, text, **given) for text in texts[k]), scale)
 
                 return caches.setdefault(k, StepCache(step_cache))(x, compute, start in last) if step_cache else compute()

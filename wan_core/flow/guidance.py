@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def guided(conditional: Callable[[], Tensor], unconditional: Callable[[], Tensor], scale: float) -> Tensor:
-    """v_u + scale·(v_c − v_u). A scale of 1 is v_c, and the negative pass is not run."""
+    """The two velocities combined. A scale of 1 is the first, and the negative pass is not run."""
     positive = conditional()
-    return positive if scale == 1 else away(positive, unconditional(), scale)
+    return positive if scale == 1 else combine(positive, unconditional(), scale)
 
 
-def away(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
-    """From the negative velocity, by `scale` times the way to the positive one."""
+def combine(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+    """v_u + scale·(v_c − v_u)."""
     return negative + scale * (positive - negative)
 
 

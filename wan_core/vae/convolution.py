@@ -22,7 +22,7 @@ from ..ops import on_plain_cpu
 
 LARGE = 32 * 32  # pixels of a frame from which on this pays: filters are prepared at each call
 
-NARROW = (torch.float32, torch.bfloat16, torch.float16)
+NARROW = (torch.float32, torch.bfloat16, torch.float16)  # what float32 can stand for
 
 
 class Direct:

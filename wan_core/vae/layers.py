@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .convolution import convolved, is_direct, is_large, norm_silu_conv, norm_silu_conv_narrow, upsample_conv
+from .convolution import convolved, is_direct, norm_silu_conv, norm_silu_conv_narrow, upsample_conv
 
 FeatureCache = dict[nn.Module, Tensor]
-PIECE = 2  # large frames that the decoder takes through a layer at a time
 
 
 def causal(conv: nn.Module, x: Tensor, cache: FeatureCache) -> Tensor:
@@ -125,14 +124,15 @@ class Upsample(nn.Module):
         self.temporal = temporal
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
-        """The result; where frames are large, PIECE of them at a time, so that few are held in the stages to come."""
+        """The result; where frames are large, two or a few at a time, so that few are held in the stages to come."""
         if self.temporal:
             if self.time_conv in cache:
                 x = causal(self.time_conv, x, cache)
                 x = rearrange(x, "b (two c) t h w -> b c (t two) h w", two=2)
             else:
                 cache[self.time_conv] = x.new_zeros(x.shape[0], x.shape[1], 2, *x.shape[3:])
-        yield from map(self.enlarged, x.split(PIECE if is_large(x, scale=2) else x.shape[2], dim=2))
+        frames = 2 * max(1, 2048 // (4 * x.shape[3] * x.shape[4]))
+        yield from map(self.enlarged, x.split(frames, dim=2))
 
     def enlarged(self, x: Tensor) -> Tensor:
         """Twice as high and wide."""
