@@ -10,7 +10,7 @@ from typing import Callable, Sequence
 
 import measure
 import torch
-from gpu import decode_flops, forward_flops, stream
+from gpu_models import decode_flops, forward_flops, stream
 from ledger import Ledger
 
 from wan_core import WanPipeline
