@@ -99,7 +99,7 @@ def repeated(report: measure.Report) -> None:
 
 
 def guidance(report: measure.Report, rounds: int) -> None:
-    """Both passes in one batch against one after the other: where this becomes 1 is what `FEW_TOKENS` of the pipeline says."""
+    """Both passes in one batch against one after the other: `FEW_TOKENS` stays below where this becomes 1."""
     for config in (DiTConfig(dim=128, ffn_dim=352, heads=4, layers=4, text_dim=64), WIDE):
         torch.manual_seed(0)
         model = WanDiT(config).eval().requires_grad_(False)

@@ -131,6 +131,8 @@ class Upsample(nn.Module):
                 x = rearrange(x, "b (two c) t h w -> b c (t two) h w", two=2)
             else:
                 cache[self.time_conv] = x.new_zeros(x.shape[0], x.shape[1], 2, *x.shape[3:])
+        # Two frames, or more of small ones: wide layers prepare their filters again for each piece. Even, so that a piece holds
+        # whole pairs of doubled frames.
         frames = 2 * max(1, 2048 // (4 * x.shape[3] * x.shape[4]))
         yield from map(self.enlarged, x.split(frames, dim=2))
 
