@@ -14,7 +14,7 @@ demo: .venv/ready
 	$(PY) -m wan_core demo --prompt "$(PROMPT)" --out demo.mp4
 
 demo-model: .venv/ready
-	$(PY) -m wan_core.demo.make build/demo-model
+	$(PY) -m scripts.demo_model.make build/demo-model
 
 test: .venv/ready-for-tests
 	$(PY) -m pytest
@@ -26,10 +26,10 @@ test-newest-frontend: .venv/ready-for-tests
 
 # An hour on two cores; one script after the other, since each measures CPU time.
 bench: .venv/ready-for-tests
-	for name in dit vae pipeline load scale step_cache; do $(PY) benchmarks/$$name.py || exit 1; done
+	for name in dit vae pipeline load scale step_cache; do $(PY) -m benchmarks.cpu.$$name || exit 1; done
 
 canvas: .venv/ready
-	$(PY) scripts/canvas.py
+	$(PY) -m scripts.canvas
 
 # The torch version is pinned here and in the test extra, never for those who install the package.
 .venv/ready: pyproject.toml

@@ -1,8 +1,8 @@
 """Line charts as SVG, with nothing but text."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Mapping, Sequence
 
 Points = Sequence[tuple[float, float]]
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a", "#bf3989")

@@ -1,4 +1,4 @@
-"""Measures the demo model on prompts whose combinations it never saw: python benchmarks/demo_model.py prompts experts losses settings
+"""Measures the demo model on prompts whose combinations it never saw: python -m benchmarks.demo_model prompts experts losses settings
 
 Prints tables and keeps the figures in benchmarks/demo_model.json. The prompts were drawn once, by seed, before anything
 was measured, and nothing was tuned on them.
@@ -13,25 +13,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from chart import write_chart
 
-from wan_core import WanPipeline, demo
-from wan_core.demo.clips import CHINESE, ENGLISH, SCENES, Scene, clip
-from wan_core.demo.judge import fidelity, interval, look, psnr
+from benchmarks.chart import write_chart
+from scripts.demo_model.clips import CHINESE, ENGLISH, SCENES, Scene, clip
+from scripts.demo_model.judge import fidelity, interval, look, psnr
+from scripts.demo_model.text import encode
+from wan_core import WanPipeline
 from wan_core.demo.release import DEMO_NUMBERS, demo_model
-from wan_core.demo.text import encode
 from wan_core.flow import flow_loss, interpolate, training_timesteps
 from wan_core.video import read_video, to_uint8
 
+ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_suffix(".json")
 NAMES = ("colour", "motion", "shape")
 
 
 def held_out_prompts(count: int = 60) -> list[tuple[Scene, str]]:
     """Scenes of held-out combinations with a sentence each, half English, half Chinese."""
-    chance = random.Random(2_026)
-    scenes = chance.sample([scene for scene in SCENES if scene.held_out], count)
-    return [(scene, scene.caption(chance.choice((ENGLISH, CHINESE)[k % 2]))) for k, scene in enumerate(scenes)]
+    rng = random.Random(2_026)
+    scenes = rng.sample([scene for scene in SCENES if scene.held_out], count)
+    return [(scene, scene.caption(rng.choice((ENGLISH, CHINESE)[k % 2]))) for k, scene in enumerate(scenes)]
 
 
 def open_pipe(task: str = "t2v-a14b", dtype: torch.dtype = torch.float32) -> WanPipeline:
@@ -55,7 +56,11 @@ def measure(pipe: WanPipeline, prompts, images=None, **numbers) -> dict:
             if images is not None:
                 first.append(psnr(frames[0], images[k]))
     result = {name: tally(count, len(prompts)) for name, count in good.items()}
-    result |= {"fidelity": round(float(np.mean(quality)), 2), "fidelities": [round(q, 2) for q in quality], "seconds": round((time.time() - seconds) / len(prompts), 2)}
+    result |= {
+        "fidelity": round(float(np.mean(quality)), 2),
+        "fidelities": [round(q, 2) for q in quality],
+        "seconds": round((time.time() - seconds) / len(prompts), 2),
+    }
     if first:
         result["first frame"] = [round(float(np.mean(first)), 2), round(min(first), 2)]
     return result
@@ -92,8 +97,8 @@ def prompts(results: dict, count: int) -> None:
 def images(results: dict, count: int) -> None:
     """Image-to-video: the first frame of a scene, and the sentence that says where it goes."""
     pipe, asked = open_pipe("i2v-a14b"), held_out_prompts(count)
-    chance = random.Random(4)
-    firsts = [to_uint8(clip(scene, chance)[0][:, :1])[0] for scene, _ in asked]
+    rng = random.Random(4)
+    firsts = [to_uint8(clip(scene, rng)[0][:, :1])[0] for scene, _ in asked]
     results["image-to-video"] = measure(pipe, asked, firsts)
     show("image-to-video", results["image-to-video"])
 
@@ -103,23 +108,28 @@ def experts(results: dict, count: int) -> None:
     pipe, asked = open_pipe(), held_out_prompts(count)
     high, low = pipe.high, pipe.low
     for name, pair, boundary in (
-        ("pair", (high, low), None), ("high only", (high, high), None), ("low only", (low, low), None), ("swapped", (low, high), None),
+        ("pair", (high, low), None),
+        ("high only", (high, high), None),
+        ("low only", (low, low), None),
+        ("swapped", (low, high), None),
         *((f"boundary {b}", (high, low), b) for b in (0.3, 0.5, 0.7, 0.8, 0.95, 0.98)),
-    ):  # fmt: skip
+    ):
         pipe.high, pipe.low = pair
         numbers = {} if boundary is None else {"boundary_ratio": boundary}
         results[name] = measure(pipe, asked, **numbers)
         if name != "pair":
-            results[name]["against the pair"] = mean_difference(results[name]["fidelities"], results["pair"]["fidelities"])
+            results[name]["against the pair"] = mean_difference(
+                results[name]["fidelities"], results["pair"]["fidelities"]
+            )
         show(name, results[name])
     pipe.high, pipe.low = high, low
 
 
 def losses(results: dict, count: int) -> None:
     """Flow-matching loss of each expert in each range of noise, on new clips of held-out scenes."""
-    pipe, chance = open_pipe(), random.Random(6)
+    pipe, rng = open_pipe(), random.Random(6)
     asked = held_out_prompts(count)
-    latents = torch.cat([pipe.vae.encode(clip(scene, chance)[0][None]) for scene, _ in asked])
+    latents = torch.cat([pipe.vae.encode(clip(scene, rng)[0][None]) for scene, _ in asked])
     with torch.no_grad():
         texts = encode(pipe.text_encoder, pipe.tokenizer, [prompt for _, prompt in asked])
         for name, model in (("high", pipe.high), ("low", pipe.low)):
@@ -140,7 +150,9 @@ def settings(results: dict, count: int) -> None:
     pipe, asked = open_pipe(), held_out_prompts(count)
     rows: list[dict] = [{"solver": "euler", "num_inference_steps": n} for n in (2, 4, 8, 30)]
     rows += [{"solver": s, "num_inference_steps": n} for s in ("unipc", "dpmpp_2m") for n in (4, 10, 20)]
-    rows += [{"flow_shift": s, "num_inference_steps": 10} for s in (1.0, 5.0)] + [{"guidance_scale": g} for g in (1.0, 2.0, 6.0)]
+    rows += [{"flow_shift": s, "num_inference_steps": 10} for s in (1.0, 5.0)] + [
+        {"guidance_scale": g} for g in (1.0, 2.0, 6.0)
+    ]
     for numbers in rows:
         name = ", ".join(f"{key} {value}" for key, value in numbers.items())
         results[name] = measure(pipe, asked, **numbers)
@@ -149,7 +161,7 @@ def settings(results: dict, count: int) -> None:
 
 def charts(results: dict, count: int) -> None:
     """docs/demo_boundary.svg from the figures, docs/demo_losses.svg from the logs of the training."""
-    docs = Path(__file__).parents[1] / "docs"
+    docs = ROOT / "docs"
     found = {float(name.split()[1]): r for name, r in results.items() if name.startswith("boundary ")}
     found[0.875] = results["pair"]
     found = dict(sorted(found.items()))
@@ -158,7 +170,7 @@ def charts(results: dict, count: int) -> None:
     for name in ("high only", "low only", "swapped"):
         points[name] = [(b, results[name]["fidelity"]) for b in (min(found), max(found))]
     print(write_chart(docs / "demo_boundary.svg", points, title, "boundary", "dB"))
-    logs = {file.stem: read_losses(file) for file in sorted((Path(demo.__file__).parent / "log").glob("*.jsonl"))}
+    logs = {file.stem: read_losses(file) for file in sorted((ROOT / "scripts" / "demo_model" / "log").glob("*.jsonl"))}
     print(write_chart(docs / "demo_losses.svg", logs, "Training losses", "step", "loss", log=True))
 
 
@@ -175,7 +187,14 @@ def show(name: str, result: dict) -> None:
     print("| " + " | ".join(cells) + " |", flush=True)
 
 
-PARTS = {"prompts": prompts, "images": images, "experts": experts, "losses": losses, "settings": settings, "charts": charts}
+PARTS = {
+    "prompts": prompts,
+    "images": images,
+    "experts": experts,
+    "losses": losses,
+    "settings": settings,
+    "charts": charts,
+}
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
 """Measures ratios that hold on a busy machine: CPU time of ours and the rivals, turn by turn in one process.
 
-    from measure import Report, paired, same_settings
+from benchmarks.measure import Report, paired, same_settings
 
-    if __name__ == "__main__":
-        same_settings()                          # starts this script again with one thread and a fixed allocator
-        report = Report("dit")
-        ratios = paired(ours, {"diffusers": theirs})
-        report.add("DiT forward, fp32", "diffusers", ratios["diffusers"], target=0.92, error=error(ours(), reference))
-        report.write()                           # results/dit.json and results/dit.md
+if __name__ == "__main__":
+    same_settings()                          # starts this script again with one thread and a fixed allocator
+    report = Report("dit")
+    ratios = paired(ours, {"diffusers": theirs})
+    report.add("DiT forward, fp32", "diffusers", ratios["diffusers"], target=0.92, error=error(ours(), reference))
+    report.write()                           # results/dit.json and results/dit.md
 """
 
 import gc
@@ -17,15 +17,14 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Callable, Mapping, NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# The project and its helpers, for whatever python runs a benchmark: import this module before those.
 PACK = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(PACK), str(PACK / "scripts"), str(PACK / "tests")]
 RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).resolve().parent / "results")
 # One thread. One heap that is never given back: no page is fetched from the system twice, whoever asked for it first.
 SETTINGS = {
@@ -119,9 +118,15 @@ class Report:
         self.rows = json.loads(self.path.read_text())["rows"] if self.path.exists() else []
 
     def add(
-        self, what: str, against: str, value: Ratio | float, target: Optional[float] = None, at_least: bool = False,
-        measure: str = "CPU time", **facts,
-    ) -> None:  # fmt: skip
+        self,
+        what: str,
+        against: str,
+        value: Ratio | float,
+        target: float | None = None,
+        at_least: bool = False,
+        measure: str = "CPU time",
+        **facts,
+    ) -> None:
         """One row.
 
         Args:
@@ -150,12 +155,17 @@ class Report:
         self.path.parent.mkdir(exist_ok=True)
         text = json.dumps({"machine": machine(), "rows": self.rows}, ensure_ascii=False, indent=1)
         self.path.write_text(text + "\n", encoding="utf-8")
-        about = ", ".join(str(value) + (" cores" if name == "cores" else "") for name, value in machine().items() if value)
+        about = ", ".join(
+            str(value) + (" cores" if name == "cores" else "") for name, value in machine().items() if value
+        )
         self.path.with_suffix(".md").write_text(f"{about}; one thread\n\n{self.table()}", encoding="utf-8")
 
     def table(self) -> str:
         """Markdown; all figures are ratios of ours to theirs unless the row says otherwise."""
-        lines = ["| what | against | ratio of | value | quartiles | target | met | other figures |", "|---|---|---|---|---|---|---|---|"]
+        lines = [
+            "| what | against | ratio of | value | quartiles | target | met | other figures |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
         known = ("what", "against", "measure", "value", "quartiles", "rounds", "target", "met")
         for row in self.rows:
             quartiles = " to ".join(f"{x:.3g}" for x in row.get("quartiles", ()))

@@ -6,13 +6,14 @@ Each maker returns a call with our arguments. diffusers is imported where it is 
 
 import importlib.util
 import sys
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wan_core.checkpoints.names import official_names
+from wan_core.checkpoints.key_maps import to_official
 from wan_core.dit import WanDiT
 from wan_core.vae import WanVAE
 
@@ -30,11 +31,15 @@ def open_comfyui(folder: str, *options: str) -> None:
     enable_args_parsing()
 
 
-def share(theirs: torch.nn.Module, kind: str, ours: torch.nn.Module, dtype_of: Callable[[str, Tensor], torch.dtype]) -> None:
+def share(
+    theirs: torch.nn.Module, kind: str, ours: torch.nn.Module, dtype_of: Callable[[str, Tensor], torch.dtype]
+) -> None:
     """Give a foreign module our tensors, through the name table; those of another dtype are cast."""
-    state, names = ours.state_dict(), official_names(kind, theirs.state_dict(), type(theirs).__name__)
+    state, names = ours.state_dict(), to_official(kind, theirs.state_dict(), type(theirs).__name__)
     assert set(names) == set(state), "the name table and the models disagree"
-    theirs.load_state_dict({name: state[own].to(dtype_of(name, state[own])) for own, name in names.items()}, assign=True)
+    theirs.load_state_dict(
+        {name: state[own].to(dtype_of(name, state[own])) for own, name in names.items()}, assign=True
+    )
     theirs.eval().requires_grad_(False)
 
 
@@ -46,12 +51,23 @@ def diffusers_dit(ours: WanDiT) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     c = ours.config
     with init_empty_weights():
         theirs = WanTransformer3DModel(
-            patch_size=c.patch, num_attention_heads=c.heads, attention_head_dim=c.head_dim, in_channels=c.in_channels,
-            out_channels=c.out_channels, text_dim=c.text_dim, freq_dim=c.freq_dim, ffn_dim=c.ffn_dim, num_layers=c.layers,
-            cross_attn_norm=True, qk_norm="rms_norm_across_heads", eps=c.eps,
-        )  # fmt: skip
+            patch_size=c.patch,
+            num_attention_heads=c.heads,
+            attention_head_dim=c.head_dim,
+            in_channels=c.in_channels,
+            out_channels=c.out_channels,
+            text_dim=c.text_dim,
+            freq_dim=c.freq_dim,
+            ffn_dim=c.ffn_dim,
+            num_layers=c.layers,
+            cross_attn_norm=True,
+            qk_norm="rms_norm_across_heads",
+            eps=c.eps,
+        )
     in_float32 = set(theirs._keep_in_fp32_modules)  # as its from_pretrained leaves them
-    share(theirs, "dit", ours, lambda name, t: torch.float32 if in_float32 & set(name.split(".")) else ours.compute_dtype)
+    share(
+        theirs, "dit", ours, lambda name, t: torch.float32 if in_float32 & set(name.split(".")) else ours.compute_dtype
+    )
     theirs.to(ours.head.head.weight.device)  # its rotary tables
     return lambda x, t, text: theirs(x.to(ours.compute_dtype), t, padded(text, c.text_len), return_dict=False)[0]
 
@@ -64,9 +80,17 @@ def comfyui_dit(ours: WanDiT) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     c = ours.config
     with torch.device("meta"):
         theirs = WanModel(
-            dim=c.dim, ffn_dim=c.ffn_dim, num_heads=c.heads, num_layers=c.layers, in_dim=c.in_channels, out_dim=c.out_channels,
-            text_dim=c.text_dim, freq_dim=c.freq_dim, dtype=ours.compute_dtype, operations=comfy.ops.disable_weight_init,
-        )  # fmt: skip
+            dim=c.dim,
+            ffn_dim=c.ffn_dim,
+            num_heads=c.heads,
+            num_layers=c.layers,
+            in_dim=c.in_channels,
+            out_dim=c.out_channels,
+            text_dim=c.text_dim,
+            freq_dim=c.freq_dim,
+            dtype=ours.compute_dtype,
+            operations=comfy.ops.disable_weight_init,
+        )
     declared = theirs.state_dict()
     share(theirs, "dit", ours, lambda name, t: declared[name].dtype)
     return lambda x, t, text: theirs(x.to(ours.compute_dtype), t, padded(text, c.text_len))
@@ -87,8 +111,13 @@ def diffusers_vae(ours: WanVAE) -> Codec:
     newer = {}
     if c.version == "2.2":
         newer = dict(
-            decoder_base_dim=c.decoder_dim, is_residual=True, in_channels=12, out_channels=12, patch_size=2, scale_factor_spatial=16
-        )  # fmt: skip
+            decoder_base_dim=c.decoder_dim,
+            is_residual=True,
+            in_channels=12,
+            out_channels=12,
+            patch_size=2,
+            scale_factor_spatial=16,
+        )
     with init_empty_weights():
         theirs = AutoencoderKLWan(base_dim=c.dim, z_dim=c.z_channels, latents_mean=c.mean, latents_std=c.std, **newer)
     share(theirs, "vae", ours, lambda name, t: ours.dtype)
@@ -102,7 +131,10 @@ def comfyui_vae(ours: WanVAE) -> Codec:
     import comfy.ldm.wan.vae
     import comfy.ldm.wan.vae2_2
 
-    c, sizes = ours.config, dict(dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[], temperal_downsample=[False, True, True])
+    c, sizes = (
+        ours.config,
+        dict(dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[], temperal_downsample=[False, True, True]),
+    )
     with torch.device("meta"):
         if c.version == "2.1":
             theirs = comfy.ldm.wan.vae.WanVAE(dim=c.dim, z_dim=c.z_channels, image_channels=3, **sizes)

@@ -18,13 +18,26 @@ def size_inputs(preset=PRESETS["t2v-a14b"], width=832, height=480):
     """Width, height and length; steps that keep a size typed on the canvas legal."""
     multiple = preset.vae.space_stride * preset.dit.patch[1]
     return [
-        io.Int.Input("width", default=width, min=multiple, max=MAX_SIZE, step=multiple,
-                     tooltip=f"Pixels, a multiple of {multiple}."),
-        io.Int.Input("height", default=height, min=multiple, max=MAX_SIZE, step=multiple,
-                     tooltip=f"Pixels, a multiple of {multiple}."),
-        io.Int.Input("length", default=preset.frames, min=1, max=MAX_LENGTH, step=4,
-                     tooltip="Frames: a multiple of 4, plus 1."),
-    ]  # fmt: skip
+        io.Int.Input(
+            "width",
+            default=width,
+            min=multiple,
+            max=MAX_SIZE,
+            step=multiple,
+            tooltip=f"Pixels, a multiple of {multiple}.",
+        ),
+        io.Int.Input(
+            "height",
+            default=height,
+            min=multiple,
+            max=MAX_SIZE,
+            step=multiple,
+            tooltip=f"Pixels, a multiple of {multiple}.",
+        ),
+        io.Int.Input(
+            "length", default=preset.frames, min=1, max=MAX_LENGTH, step=4, tooltip="Frames: a multiple of 4, plus 1."
+        ),
+    ]
 
 
 def empty_latent(preset, width, height, length, batch_size=1) -> torch.Tensor:
@@ -38,7 +51,11 @@ def empty_latent(preset, width, height, length, batch_size=1) -> torch.Tensor:
 
     shape = check_shape(length, height, width, preset.vae, preset.dit)
     if batch_size * shape.tokens(preset.vae, preset.dit) > LONGEST_SEQUENCE:
-        raise InputError(f"{batch_size} clips of {length} frames of {width}×{height}", "less in one run", "Make fewer clips at a time")
+        raise InputError(
+            f"{batch_size} clips of {length} frames of {width}×{height}",
+            "less in one run",
+            "Make fewer clips at a time",
+        )
     return torch.zeros(batch_size, *shape.latent(preset.vae), device=comfy.model_management.intermediate_device())
 
 
@@ -60,11 +77,14 @@ class Wan22EmptyLatent(io.ComfyNode):
             inputs=[
                 *size_inputs(),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Clips made in one run."),
-                io.Combo.Input("family", options=list(FAMILIES),
-                               tooltip="A14B (and Wan 2.1): 16 channels, 1/8 of the size. 5B: 48 channels, 1/16."),
+                io.Combo.Input(
+                    "family",
+                    options=list(FAMILIES),
+                    tooltip="A14B (and Wan 2.1): 16 channels, 1/8 of the size. 5B: 48 channels, 1/16.",
+                ),
             ],
             outputs=[io.Latent.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, width, height, length, batch_size, family) -> io.NodeOutput:
@@ -88,10 +108,12 @@ class Wan22I2VConditioning(io.ComfyNode):
                 io.Image.Input("start_image", tooltip="The first frame; scaled to cover the size and cropped."),
                 io.Image.Input("end_image", optional=True, tooltip="The last frame, if the clip is to end with one."),
             ],
-            outputs=[io.Conditioning.Output("positive", display_name="positive"),
-                     io.Conditioning.Output("negative", display_name="negative"),
-                     io.Latent.Output("latent", display_name="latent")],
-        )  # fmt: skip
+            outputs=[
+                io.Conditioning.Output("positive", display_name="positive"),
+                io.Conditioning.Output("negative", display_name="negative"),
+                io.Latent.Output("latent", display_name="latent"),
+            ],
+        )
 
     @classmethod
     def execute(cls, positive, negative, vae, width, height, length, start_image, end_image=None) -> io.NodeOutput:
@@ -165,23 +187,34 @@ class Wan22VCU(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE."),
                 *size_inputs(),
                 io.Image.Input("video", optional=True, tooltip="Control or source frames; missing ones are grey."),
-                io.Mask.Input("mask", optional=True, tooltip="White where the model generates, black where frames are kept."),
-                io.Image.Input("reference_images", optional=True, tooltip="What the subject looks like, one image each."),
-                io.Float.Input("strength", default=1.0, min=0.0, max=10.0, step=0.01, tooltip="Weight of the condition."),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="White where the model generates, black where frames are kept."
+                ),
+                io.Image.Input(
+                    "reference_images", optional=True, tooltip="What the subject looks like, one image each."
+                ),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=10.0, step=0.01, tooltip="Weight of the condition."
+                ),
             ],
-            outputs=[io.Conditioning.Output("positive", display_name="positive"),
-                     io.Conditioning.Output("negative", display_name="negative"),
-                     io.Latent.Output("latent", display_name="latent"),
-                     io.Int.Output("trim_latent", display_name="trim_latent",
-                                   tooltip="Latent frames in front that hold references: trim them before decoding.")],
-        )  # fmt: skip
+            outputs=[
+                io.Conditioning.Output("positive", display_name="positive"),
+                io.Conditioning.Output("negative", display_name="negative"),
+                io.Latent.Output("latent", display_name="latent"),
+                io.Int.Output(
+                    "trim_latent",
+                    display_name="trim_latent",
+                    tooltip="Latent frames in front that hold references: trim them before decoding.",
+                ),
+            ],
+        )
 
     @classmethod
     def execute(
         cls, positive, negative, vae, width, height, length, video=None, mask=None, reference_images=None, strength=1.0
     ) -> io.NodeOutput:
         from ..wan_core.conditioning import vcu
-        from ..wan_core.conditioning.images import fit_on_white
+        from ..wan_core.media.images import fit_on_white
         from .host.vae import RawVAE, require
 
         preset = PRESETS["vace-a14b"]

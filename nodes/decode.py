@@ -7,9 +7,24 @@ from .load import CATEGORY
 
 def tile_inputs():
     return [
-        io.Int.Input("tile_size", default=0, min=0, max=4096, step=32, tooltip="Side of a tile in pixels; 0 works on the whole frame."),
-        io.Int.Input("overlap", default=64, min=0, max=4096, step=32, advanced=True, tooltip="Pixels that neighbouring tiles share, at most half a tile."),
-    ]  # fmt: skip
+        io.Int.Input(
+            "tile_size",
+            default=0,
+            min=0,
+            max=4096,
+            step=32,
+            tooltip="Side of a tile in pixels; 0 works on the whole frame.",
+        ),
+        io.Int.Input(
+            "overlap",
+            default=64,
+            min=0,
+            max=4096,
+            step=32,
+            advanced=True,
+            tooltip="Pixels that neighbouring tiles share, at most half a tile.",
+        ),
+    ]
 
 
 def check_tile(size) -> bool | str:
@@ -29,7 +44,10 @@ class Wan22VAEEncode(io.ComfyNode):
             description="Frames to a video latent; tiles in space, feature cache in time.",
             search_aliases=["encode video", "vae encode tiled"],
             inputs=[
-                io.Image.Input("pixels", tooltip="Frames; of more than a multiple of 4, plus 1, the first ones are used, and the node says so."),
+                io.Image.Input(
+                    "pixels",
+                    tooltip="Frames; of more than a multiple of 4, plus 1, the first ones are used, and the node says so.",
+                ),
                 io.Vae.Input("vae", tooltip="The Wan VAE of the model."),
                 *tile_inputs(),
             ],
@@ -43,13 +61,16 @@ class Wan22VAEEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, pixels, vae, tile_size, overlap) -> io.NodeOutput:
-        from .host.preview import say
+        from .host.preview import send_status
         from .host.vae import encode, whole_frames
 
         whole = whole_frames(vae, pixels)
         if whole.shape != pixels[..., :3].shape:
             frames, height, width = whole.shape[:3]
-            say(cls.hidden.unique_id, f"Encoded the first {frames} of {len(pixels)} frames at {width}×{height}: 4n + 1 frames, whole patches.")
+            send_status(
+                cls.hidden.unique_id,
+                f"Encoded the first {frames} of {len(pixels)} frames at {width}×{height}: 4n + 1 frames, whole patches.",
+            )
         return io.NodeOutput({"samples": encode(vae, whole, tile_size, overlap)})
 
 
@@ -93,14 +114,20 @@ class Wan22VAEDecodeToVideo(io.ComfyNode):
             inputs=[
                 io.Latent.Input("samples", tooltip="From the sampler."),
                 io.Vae.Input("vae", tooltip="The Wan VAE of the model."),
-                io.Float.Input("fps", default=16.0, min=1.0, max=120.0, step=1.0, tooltip="16 for A14B and Wan 2.1, 24 for the 5B."),
-                io.String.Input("filename_prefix", default="video/wan22", tooltip="Folder and name in the output folder."),
-                io.Audio.Input("audio", optional=True, tooltip="Sound for the clip, cut or filled with silence to its length."),
+                io.Float.Input(
+                    "fps", default=16.0, min=1.0, max=120.0, step=1.0, tooltip="16 for A14B and Wan 2.1, 24 for the 5B."
+                ),
+                io.String.Input(
+                    "filename_prefix", default="video/wan22", tooltip="Folder and name in the output folder."
+                ),
+                io.Audio.Input(
+                    "audio", optional=True, tooltip="Sound for the clip, cut or filled with silence to its length."
+                ),
             ],
             outputs=[io.Video.Output()],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, samples, vae, fps, filename_prefix, audio=None) -> io.NodeOutput:

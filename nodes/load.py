@@ -62,11 +62,20 @@ class Wan22ExpertLoader(io.ComfyNode):
             description="Loads the high-noise and the low-noise expert of a Wan 2.2 model, or a single model.",
             search_aliases=["load wan", "wan moe loader", "high noise low noise", "unet loader"],
             inputs=[
-                io.Combo.Input("high_noise", options=files, tooltip="The high-noise expert, or the only model (5B, Wan 2.1); fp8, scaled fp8, int8 and GGUF files too."),
-                io.Combo.Input("low_noise", options=["none", *files], tooltip="The low-noise expert; none for a single model."),
+                io.Combo.Input(
+                    "high_noise",
+                    options=files,
+                    tooltip="The high-noise expert, or the only model (5B, Wan 2.1); fp8, scaled fp8, int8 and GGUF files too.",
+                ),
+                io.Combo.Input(
+                    "low_noise", options=["none", *files], tooltip="The low-noise expert; none for a single model."
+                ),
             ],
-            outputs=[io.Model.Output("high_noise", display_name="high_noise"), io.Model.Output("low_noise", display_name="low_noise")],
-        )  # fmt: skip
+            outputs=[
+                io.Model.Output("high_noise", display_name="high_noise"),
+                io.Model.Output("low_noise", display_name="low_noise"),
+            ],
+        )
 
     @classmethod
     def validate_inputs(cls, high_noise=None, low_noise=None):
@@ -90,11 +99,14 @@ class Wan22TextEncoderLoader(io.ComfyNode):
             description="Loads umT5 with its tokenizer.",
             search_aliases=["umt5", "clip loader", "t5"],
             inputs=[
-                io.Combo.Input("text_encoder", options=choices("text_encoders"),
-                               tooltip="Such as umt5_xxl_fp16.safetensors; fp8, scaled fp8 and GGUF files too."),
+                io.Combo.Input(
+                    "text_encoder",
+                    options=choices("text_encoders"),
+                    tooltip="Such as umt5_xxl_fp16.safetensors; fp8, scaled fp8 and GGUF files too.",
+                ),
             ],
             outputs=[io.Clip.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def validate_inputs(cls, text_encoder=None):
@@ -117,11 +129,12 @@ class Wan22VAELoader(io.ComfyNode):
             description="Loads the Wan 2.1 VAE (14B models) or the Wan 2.2 VAE (5B).",
             search_aliases=["wan vae", "vae loader"],
             inputs=[
-                io.Combo.Input("vae_name", options=choices("vae"),
-                               tooltip="wan_2.1_vae for the 14B models, wan2.2_vae for the 5B."),
+                io.Combo.Input(
+                    "vae_name", options=choices("vae"), tooltip="wan_2.1_vae for the 14B models, wan2.2_vae for the 5B."
+                ),
             ],
             outputs=[io.Vae.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def validate_inputs(cls, vae_name=None):

@@ -11,10 +11,20 @@ ROWS = 8
 def row_inputs(number: int, files: list[str]):
     strength = dict(default=1.0, min=-100.0, max=100.0, step=0.05, round=0.001, optional=True)
     return [
-        io.Combo.Input(f"lora_{number}", options=[NONE, *files], default=NONE, optional=True, tooltip="A LoRA file; the next row appears below it."),
-        io.Float.Input(f"strength_high_{number}", **strength, tooltip="Its effect on the high-noise expert, or on the only model; 0 for none."),
+        io.Combo.Input(
+            f"lora_{number}",
+            options=[NONE, *files],
+            default=NONE,
+            optional=True,
+            tooltip="A LoRA file; the next row appears below it.",
+        ),
+        io.Float.Input(
+            f"strength_high_{number}",
+            **strength,
+            tooltip="Its effect on the high-noise expert, or on the only model; 0 for none.",
+        ),
         io.Float.Input(f"strength_low_{number}", **strength, tooltip="Its effect on the low-noise expert; 0 for none."),
-    ]  # fmt: skip
+    ]
 
 
 class Wan22LoraPair(io.ComfyNode):
@@ -29,11 +39,16 @@ class Wan22LoraPair(io.ComfyNode):
             search_aliases=["lora loader", "load lora", "lora stack", "power lora loader", "lightx2v", "high low lora"],
             inputs=[
                 io.Model.Input("high_noise", tooltip="The high-noise expert, or the only model, from any loader."),
-                io.Model.Input("low_noise", optional=True, tooltip="The low-noise expert; leave it out for a single model."),
+                io.Model.Input(
+                    "low_noise", optional=True, tooltip="The low-noise expert; leave it out for a single model."
+                ),
                 *(each for number in range(1, ROWS + 1) for each in row_inputs(number, files)),
             ],
-            outputs=[io.Model.Output("high_noise", display_name="high_noise"), io.Model.Output("low_noise", display_name="low_noise")],
-        )  # fmt: skip
+            outputs=[
+                io.Model.Output("high_noise", display_name="high_noise"),
+                io.Model.Output("low_noise", display_name="low_noise"),
+            ],
+        )
 
     @classmethod
     def validate_inputs(
@@ -47,7 +62,11 @@ class Wan22LoraPair(io.ComfyNode):
         from .host.lora import Row, apply_loras
 
         chosen = [
-            Row(full_path("loras", rows[f"lora_{n}"]), rows.get(f"strength_high_{n}", 1.0), rows.get(f"strength_low_{n}", 1.0))
+            Row(
+                full_path("loras", rows[f"lora_{n}"]),
+                rows.get(f"strength_high_{n}", 1.0),
+                rows.get(f"strength_low_{n}", 1.0),
+            )
             for n in range(1, ROWS + 1)
             if rows.get(f"lora_{n}", NONE) != NONE
         ]

@@ -23,21 +23,78 @@ def schedules() -> list[str]:
 def pair_inputs():
     return [
         io.Model.Input("high_noise", tooltip="Does the steps that start at or above the boundary; or the only model."),
-        io.Model.Input("low_noise", optional=True, tooltip="Does the steps below the boundary. Leave it out for a single model."),
+        io.Model.Input(
+            "low_noise", optional=True, tooltip="Does the steps below the boundary. Leave it out for a single model."
+        ),
     ]
 
 
 def number_inputs():
     return [
-        io.Int.Input("steps", default=40, min=1, max=1000, tooltip="Solver steps of the whole run, both experts together. Official: 40, 5B 50; 20 for a draft."),
-        io.Float.Input("cfg_high", default=4.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the high-noise expert; 1 skips the negative pass."),
-        io.Float.Input("cfg_low", default=3.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance of the low-noise expert; 1 skips the negative pass."),
-        io.Float.Input("boundary", default=0.875, min=0.0, max=1.0, step=0.001, round=0.0001, tooltip="Where the low-noise expert takes over, as a share of the 1000 timesteps. Official: 0.875 text-to-video, 0.9 image-to-video."),
-        io.Float.Input("shift", default=12.0, min=0.01, max=100.0, step=0.1, round=0.01, tooltip="Moves steps toward high noise. Official: 12 text-to-video, 5 image-to-video and 5B."),
-        io.Combo.Input("solver", options=solvers(), default=solvers()[0], tooltip="The official solvers first, then ComfyUI's samplers."),
-        io.Combo.Input("schedule", options=schedules(), default=OFFICIAL, tooltip="The official grid first, then ComfyUI's schedulers."),
-        io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Below 1: start from the given latent with that much noise."),
-    ]  # fmt: skip
+        io.Int.Input(
+            "steps",
+            default=40,
+            min=1,
+            max=1000,
+            tooltip="Solver steps of the whole run, both experts together. Official: 40, 5B 50; 20 for a draft.",
+        ),
+        io.Float.Input(
+            "cfg_high",
+            default=4.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="Guidance of the high-noise expert; 1 skips the negative pass.",
+        ),
+        io.Float.Input(
+            "cfg_low",
+            default=3.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="Guidance of the low-noise expert; 1 skips the negative pass.",
+        ),
+        io.Float.Input(
+            "boundary",
+            default=0.875,
+            min=0.0,
+            max=1.0,
+            step=0.001,
+            round=0.0001,
+            tooltip="Where the low-noise expert takes over, as a share of the 1000 timesteps. Official: 0.875 text-to-video, 0.9 image-to-video.",
+        ),
+        io.Float.Input(
+            "shift",
+            default=12.0,
+            min=0.01,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="Moves steps toward high noise. Official: 12 text-to-video, 5 image-to-video and 5B.",
+        ),
+        io.Combo.Input(
+            "solver",
+            options=solvers(),
+            default=solvers()[0],
+            tooltip="The official solvers first, then ComfyUI's samplers.",
+        ),
+        io.Combo.Input(
+            "schedule",
+            options=schedules(),
+            default=OFFICIAL,
+            tooltip="The official grid first, then ComfyUI's schedulers.",
+        ),
+        io.Float.Input(
+            "denoise",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Below 1: start from the given latent with that much noise.",
+        ),
+    ]
 
 
 class Wan22MoEGuider(io.ComfyNode):
@@ -64,11 +121,11 @@ class Wan22MoEGuider(io.ComfyNode):
 
     @classmethod
     def execute(cls, high_noise, positive, negative, cfg_high, cfg_low, boundary, low_noise=None) -> io.NodeOutput:
-        from .host.preview import Watch
-        from .host.run import make_guider
+        from .host.preview import RunProgress
+        from .host.sampling import make_guider
 
         guider = make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary)
-        guider.watch = Watch(cls.hidden.unique_id)
+        guider.watch = RunProgress(cls.hidden.unique_id)
         return io.NodeOutput(guider)
 
 
@@ -92,7 +149,7 @@ class Wan22FlowSchedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, steps, shift, solver, denoise) -> io.NodeOutput:
-        from .host.sampler import official_sigmas
+        from .host.solvers import official_sigmas
 
         return io.NodeOutput(official_sigmas(steps, shift, solver, denoise))
 
@@ -112,7 +169,7 @@ class Wan22Solver(io.ComfyNode):
 
     @classmethod
     def execute(cls, solver) -> io.NodeOutput:
-        from .host.sampler import official_sampler
+        from .host.solvers import official_sampler
 
         return io.NodeOutput(official_sampler(solver))
 
@@ -132,25 +189,67 @@ class Wan22MoEKSampler(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="What the clip shows."),
                 io.Conditioning.Input("negative", tooltip="What it should not show."),
                 io.Latent.Input("latent_image", tooltip="An empty latent, or one to start from."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-                             tooltip="The same noise as the native samplers draw for this seed."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same noise as the native samplers draw for this seed.",
+                ),
                 *numbers,
-                io.Int.Input("start_at_step", default=0, min=0, max=10000, optional=True, advanced=True, tooltip="First step to do."),
-                io.Int.Input("end_at_step", default=10000, min=0, max=10000, optional=True, advanced=True,
-                             tooltip="Step to stop before; the rest of the noise is left in the latent."),
-                io.Boolean.Input("add_noise", default=True, optional=True, advanced=True,
-                                 tooltip="Off: go on with a latent that another sampler has left in the middle of a run."),
+                io.Int.Input(
+                    "start_at_step",
+                    default=0,
+                    min=0,
+                    max=10000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="First step to do.",
+                ),
+                io.Int.Input(
+                    "end_at_step",
+                    default=10000,
+                    min=0,
+                    max=10000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Step to stop before; the rest of the noise is left in the latent.",
+                ),
+                io.Boolean.Input(
+                    "add_noise",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Off: go on with a latent that another sampler has left in the middle of a run.",
+                ),
             ],
             outputs=[io.Latent.Output()],
             hidden=[io.Hidden.unique_id],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
-        cls, high_noise, positive, negative, latent_image, seed, steps, cfg_high, cfg_low, boundary, shift, solver,
-        schedule, denoise, start_at_step=0, end_at_step=10000, add_noise=True, low_noise=None,
-    ) -> io.NodeOutput:  # fmt: skip
-        from .host import run
+        cls,
+        high_noise,
+        positive,
+        negative,
+        latent_image,
+        seed,
+        steps,
+        cfg_high,
+        cfg_low,
+        boundary,
+        shift,
+        solver,
+        schedule,
+        denoise,
+        start_at_step=0,
+        end_at_step=10000,
+        add_noise=True,
+        low_noise=None,
+    ) -> io.NodeOutput:
+        from .host import sampling as run
 
         guider = run.make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary)
         sampler = run.make_sampler(solver)
@@ -186,9 +285,15 @@ class Wan22Plan(io.ComfyNode):
 
         preset = PRESETS[model]
         request = Request.resolve(
-            preset, num_inference_steps=steps, flow_shift=shift, solver=solver, width=width, height=height, num_frames=length,
+            preset,
+            num_inference_steps=steps,
+            flow_shift=shift,
+            solver=solver,
+            width=width,
+            height=height,
+            num_frames=length,
             boundary_ratio=boundary if preset.two_experts else None,
-        )  # fmt: skip
+        )
         warnings = [f"Warning: the {who}-noise expert gets no step." for who in idle_experts(request)]
         text = "\n".join([*warnings, plan_text(preset, request)])
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -18,14 +18,19 @@ class Wan22TextEncode(io.ComfyNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="Any umT5 text encoder, from this pack's loader or the native one."),
                 io.String.Input("positive", multiline=True, tooltip="What the clip shows."),
-                io.String.Input("negative", multiline=True, default="",
-                                tooltip="What it should not show."),
-                io.Boolean.Input("official_negative", default=True, optional=True,
-                                 tooltip="Use the official negative prompt where the negative text is empty."),
+                io.String.Input("negative", multiline=True, default="", tooltip="What it should not show."),
+                io.Boolean.Input(
+                    "official_negative",
+                    default=True,
+                    optional=True,
+                    tooltip="Use the official negative prompt where the negative text is empty.",
+                ),
             ],
-            outputs=[io.Conditioning.Output("positive", display_name="positive"),
-                     io.Conditioning.Output("negative", display_name="negative")],
-        )  # fmt: skip
+            outputs=[
+                io.Conditioning.Output("positive", display_name="positive"),
+                io.Conditioning.Output("negative", display_name="negative"),
+            ],
+        )
 
     @classmethod
     def execute(cls, clip, positive, negative, official_negative=True) -> io.NodeOutput:

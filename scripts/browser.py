@@ -39,7 +39,9 @@ class Canvas:
         """Open the page anew, with settings of the frontend such as `Comfy.Locale` (dots as two underscores)."""
         for name, value in settings.items():
             name = name.replace("__", ".")
-            self.page.evaluate("async ([name, value]) => { await app.extensionManager.setting.set(name, value) }", [name, value])
+            self.page.evaluate(
+                "async ([name, value]) => { await app.extensionManager.setting.set(name, value) }", [name, value]
+            )
         self.page.reload()
         self.page.wait_for_function(READY, timeout=120_000)
         self.page.wait_for_timeout(1500)

@@ -1,6 +1,6 @@
 """Start ComfyUI with this pack and small models under the real file names: `make canvas`.
 
-    python scripts/canvas.py --port 8188 --folder .canvas
+    python -m scripts.canvas --port 8188 --folder .canvas
 
 Every shipped workflow opens and runs; what the small models draw is small too. Needs the environment of `make demo`.
 """
@@ -30,7 +30,16 @@ def python_of(comfyui: Path) -> str:
 
 def install_requirements(comfyui: Path) -> None:
     """What ComfyUI-Manager does after it has fetched a pack."""
-    command = [python_of(comfyui), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", PACK / "requirements.txt"]
+    command = [
+        python_of(comfyui),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "-r",
+        PACK / "requirements.txt",
+    ]
     subprocess.run(command, check=True)
 
 
@@ -53,12 +62,15 @@ def server_command(comfyui: Path, base: Path, port: int) -> list[str]:
 
 def write_models(models: Path) -> None:
     """The demo model as T2V and I2V, random weights as 5B and VACE, and a random LoRA pair."""
-    from wan_core.demo.comfyui import FILES, write_comfyui_models, write_tiny_loras
+    from scripts.demo_model.comfyui import FILES, write_comfyui_models, write_tiny_loras
+    from scripts.demo_model.text import CONFIG
     from wan_core.demo.release import TASKS, demo_model
-    from wan_core.demo.text import CONFIG
-    from wan_core.demo.tiny import write_tiny_model
+    from wan_core.testing import write_tiny_model
 
-    for name in (*(name for name in FILES if name not in TASKS), *TASKS):  # the VAE and text encoder of the demo model stay
+    for name in (
+        *(name for name in FILES if name not in TASKS),
+        *TASKS,
+    ):  # the VAE and text encoder of the demo model stay
         with tempfile.TemporaryDirectory() as folder:
             source = demo_model(name, folder) if name in TASKS else write_tiny_model(folder, name, text_dim=CONFIG.dim)
             write_comfyui_models(models, source, name)
@@ -78,7 +90,9 @@ def write_picture(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Start ComfyUI with this pack and small models.")
     parser.add_argument("--port", type=int, default=8188, help="default: %(default)s")
-    parser.add_argument("--folder", type=Path, default=PACK / ".canvas", help="models, input and output; default: %(default)s")
+    parser.add_argument(
+        "--folder", type=Path, default=PACK / ".canvas", help="models, input and output; default: %(default)s"
+    )
     options = parser.parse_args()
     comfyui = find_comfyui()
     if comfyui is None:
@@ -92,7 +106,9 @@ def main() -> None:
         write_models(base / "models")
     write_picture(base / "input" / "example.png")
     install_requirements(comfyui)
-    gpu = subprocess.run([python_of(comfyui), "-c", "import torch; exit(not torch.cuda.is_available())"]).returncode == 0
+    gpu = (
+        subprocess.run([python_of(comfyui), "-c", "import torch; exit(not torch.cuda.is_available())"]).returncode == 0
+    )
     print(f"Open http://127.0.0.1:{options.port} and look for Templates > wan22-moe. Ctrl+C stops it.", flush=True)
     command = server_command(comfyui, base, options.port) + ([] if gpu else ["--cpu"])
     os.chdir(comfyui)

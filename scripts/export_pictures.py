@@ -1,13 +1,13 @@
 """Draw the picture of every node for its help page, as a real browser on a real ComfyUI shows it.
 
-    make canvas                                              # in another terminal
-    .venv/bin/python scripts/export_pictures.py http://127.0.0.1:8188
+make canvas                                              # in another terminal
+.venv/bin/python -m scripts.export_pictures http://127.0.0.1:8188
 """
 
 import sys
 from pathlib import Path
 
-from browser import open_canvas
+from scripts.browser import open_canvas
 
 PICTURES = Path(__file__).resolve().parent.parent / "web" / "docs" / "images"
 ORIGIN = 240  # keeps the toolbars of the page out of the picture
@@ -19,8 +19,10 @@ VALUES = {
         "low_noise": "wan2.2_t2v_low_noise_14B_fp16.safetensors",
     },
     "Wan22LoraPair": {
-        "lora_1": "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors", "strength_low_1": 0,
-        "lora_2": "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors", "strength_high_2": 0,
+        "lora_1": "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors",
+        "strength_low_1": 0,
+        "lora_2": "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors",
+        "strength_high_2": 0,
     },
     "Wan22VAELoader": {"vae_name": "wan_2.1_vae.safetensors"},
     "Wan22TextEncode": {"positive": "A cat walks through the snow, low camera, soft morning light"},

@@ -1,14 +1,14 @@
 """Write the API format and the picture of every shipped workflow, as a real browser on a real ComfyUI makes them.
 
-    make canvas                                              # in another terminal
-    .venv/bin/python scripts/export_workflows.py http://127.0.0.1:8188
+make canvas                                              # in another terminal
+.venv/bin/python scripts/export_workflows.py http://127.0.0.1:8188
 """
 
 import json
 import sys
 from pathlib import Path
 
-from browser import open_canvas
+from scripts.browser import open_canvas
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
 

@@ -102,7 +102,9 @@ def main() -> None:
     try:
         files = follow(socket, queued["prompt_id"], workflow)
     except websocket.WebSocketException as error:
-        sys.exit(f"The connection to {options.server} is gone ({error}); look at the server, the clip may still be in the making.")
+        sys.exit(
+            f"The connection to {options.server} is gone ({error}); look at the server, the clip may still be in the making."
+        )
     finally:
         socket.close()
     if not files:

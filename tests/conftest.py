@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from wan_core.demo.tiny import write_tiny_model
+from wan_core.testing import write_tiny_model
 
 
 @pytest.fixture(autouse=True)

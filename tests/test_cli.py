@@ -43,7 +43,9 @@ def test_generate_with_loras(official_folder, tmp_path, capfd):
 
 def test_a_single_model_is_not_called_an_expert(official_folder, tmp_path, capfd):
     arguments = ["--width", "64", "--height", "64", "--frames", "5", "--steps", "2"]
-    assert main(["generate", str(official_folder("ti2v-5b")), "a cat", "--out", str(tmp_path / "c.mp4"), *arguments]) == OK
+    assert (
+        main(["generate", str(official_folder("ti2v-5b")), "a cat", "--out", str(tmp_path / "c.mp4"), *arguments]) == OK
+    )
     shown = capfd.readouterr().err
     assert "the model" in shown and "expert" not in shown
 
@@ -54,21 +56,24 @@ def test_generate_from_an_image_with_offload(official_folder, tmp_path):
     assert main(["generate", str(official_folder("i2v-a14b")), "waves", *arguments]) == OK
 
 
-@pytest.mark.parametrize("arguments, code, message", [
-    (["--width", "50"], BAD_INPUT, "50×32.*width is 48 or 64, height 32"),
-    (["--frames", "6"], BAD_INPUT, "nearest count is 5 or 9"),
-    (["--guidance", "nan"], BAD_INPUT, "guidance_scale"),
-    (["--attention", "ring"], BAD_INPUT, "attention is 'ring'.*sdpa, flash, sage, auto"),
-    (["--step-cache", "2"], BAD_INPUT, "step_cache is 2.0"),
-    (["--steps", "-1"], BAD_INPUT, "steps"),
-    (["--solver", "heun"], BAD_INPUT, "unipc"),
-    (["--image", "x.png"], BAD_INPUT, "image was given"),
-    (["--out", "missing/clip.mp4"], BAD_INPUT, "not a folder"),
-    (["--out", "clip.avi"], BAD_INPUT, "ends in .mp4"),
-    (["--video", "missing.mp4"], BAD_INPUT, "video was given"),
-    (["--device", "quantum"], BAD_INPUT, "the device quantum cannot be used here"),
-    (["--seed", "99999999999999999999"], BAD_INPUT, "seed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["--width", "50"], BAD_INPUT, "50×32.*width is 48 or 64, height 32"),
+        (["--frames", "6"], BAD_INPUT, "nearest count is 5 or 9"),
+        (["--guidance", "nan"], BAD_INPUT, "guidance_scale"),
+        (["--attention", "ring"], BAD_INPUT, "attention is 'ring'.*sdpa, flash, sage, auto"),
+        (["--step-cache", "2"], BAD_INPUT, "step_cache is 2.0"),
+        (["--steps", "-1"], BAD_INPUT, "steps"),
+        (["--solver", "heun"], BAD_INPUT, "unipc"),
+        (["--image", "x.png"], BAD_INPUT, "image was given"),
+        (["--out", "missing/clip.mp4"], BAD_INPUT, "not a folder"),
+        (["--out", "clip.avi"], BAD_INPUT, "ends in .mp4"),
+        (["--video", "missing.mp4"], BAD_INPUT, "video was given"),
+        (["--device", "quantum"], BAD_INPUT, "the device quantum cannot be used here"),
+        (["--seed", "99999999999999999999"], BAD_INPUT, "seed"),
+    ],
+)
 def test_what_is_wrong_is_said_in_one_line(official_folder, tmp_path, capfd, monkeypatch, arguments, code, message):
     monkeypatch.chdir(tmp_path)
     assert main(["generate", str(official_folder()), "a cat", *NUMBERS, *arguments]) == code
@@ -77,11 +82,14 @@ def test_what_is_wrong_is_said_in_one_line(official_folder, tmp_path, capfd, mon
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command, message", [
-    (["generate", "nowhere", "a cat"], "nowhere is not a folder"),
-    (["inspect", "nowhere"], "nowhere does not exist"),
-    (["plan", "Wan-AI/Wan2.2-TI2V-5B"], "hf download Wan-AI/Wan2.2-TI2V-5B --local-dir"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        (["generate", "nowhere", "a cat"], "nowhere is not a folder"),
+        (["inspect", "nowhere"], "nowhere does not exist"),
+        (["plan", "Wan-AI/Wan2.2-TI2V-5B"], "hf download Wan-AI/Wan2.2-TI2V-5B --local-dir"),
+    ],
+)
 def test_a_missing_model_has_its_own_exit_code(capfd, command, message):
     assert main(command) == BAD_MODEL
     assert message in capfd.readouterr().err
@@ -154,8 +162,22 @@ def heed_interrupts():
 
 
 def test_interrupt_ends_quietly(official_folder, tmp_path):
-    command = [sys.executable, "-m", "wan_core", "generate", str(official_folder()), "a cat", "--steps", "1000",
-               "--width", "160", "--height", "160", "--out", str(tmp_path / "clip.mp4")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "wan_core",
+        "generate",
+        str(official_folder()),
+        "a cat",
+        "--steps",
+        "1000",
+        "--width",
+        "160",
+        "--height",
+        "160",
+        "--out",
+        str(tmp_path / "clip.mp4"),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
     shown = b""
     while b" 1/1000" not in shown and process.poll() is None:

@@ -10,23 +10,38 @@ import pytest
 import wan_core
 
 ROOT = Path(wan_core.__file__).parent
-BASE = {"attention", "config", "shapes", "errors", "ops"}
-MODELS = {"text", "dit", "flow", "vae", "video", "memory"}
-PARTS = {"conditioning", "checkpoints"}
-ALLOWED = {
-    **{name: BASE for name in BASE},
-    **{name: BASE for name in MODELS},
-    **{name: BASE | MODELS for name in PARTS},
-    "training": BASE | MODELS | PARTS,
-    "demo": BASE | MODELS | PARTS | {"training"},
-    "pipeline": BASE | MODELS | PARTS,
-    "cli": BASE | MODELS | PARTS | {"pipeline", "demo", "training"},
+# Floors of the house, lowest first: a room imports what lies on floors below it, and itself.
+FLOORS = (
+    {"errors"},
+    {"config", "validate"},
+    {"shapes", "devices", "ops", "attention"},
+    {"text", "dit", "vae", "flow", "media", "memory"},  # no imports between these
+    {"cpu", "conditioning", "video"},
+    {"checkpoints"},
+    {"lora", "testing"},
+    {"pipeline", "training"},
+    {"demo"},
+    {"commands"},
+    {"cli"},
+)
+BELOW = {room: set().union(*FLOORS[:n]) for n, floor in enumerate(FLOORS) for room in floor}
+ALLOWED = BELOW | {
+    "attention": BELOW["attention"] | {"ops"},
     "__main__": {"cli"},
     "__init__": {"pipeline", "video"},
 }
 OUTSIDE = {
-    "einops", "ftfy", "imageio_ffmpeg", "numpy", "PIL", "safetensors", "sentencepiece", "tokenizers", "torch", "tqdm",
-}  # fmt: skip
+    "einops",
+    "ftfy",
+    "imageio_ffmpeg",
+    "numpy",
+    "PIL",
+    "safetensors",
+    "sentencepiece",
+    "tokenizers",
+    "torch",
+    "tqdm",
+}
 OPTIONAL = {"flash_attn", "flash_attn_interface", "lpips", "sageattention"}  # used where it is installed
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from goldens import difference
 
 import wan_core.ops as ops
+from tests.support.goldens import difference
 
 CPUS = {
     "Zen 4": dict(architecture="x86_64", cpu_name="AMD EPYC 9R14", amx_bf16=False, avx512_bf16=True),

@@ -7,19 +7,24 @@ from wan_core.shapes import (
     area_size,
     check_shape,
     cover_size,
-    either,
     latent_frames,
     nearest_frames,
     nearest_sizes,
     video_frames,
-)  # fmt: skip
+)
+from wan_core.validate import either
 
 A14B, FIVE_B = PRESETS["t2v-a14b"], PRESETS["ti2v-5b"]
 
 
-@pytest.mark.parametrize("preset, shape, tokens", [
-    (A14B, (81, 720, 1280), 75_600), (A14B, (81, 480, 832), 32_760), (FIVE_B, (121, 704, 1280), 27_280),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "preset, shape, tokens",
+    [
+        (A14B, (81, 720, 1280), 75_600),
+        (A14B, (81, 480, 832), 32_760),
+        (FIVE_B, (121, 704, 1280), 27_280),
+    ],
+)
 def test_token_counts(preset, shape, tokens):
     assert VideoShape(*shape).tokens(preset.vae, preset.dit) == tokens
 
@@ -44,23 +49,43 @@ def test_every_size_is_legal_or_names_the_nearest(preset, multiple):
             continue
         nearest = nearest_sizes(size, multiple)
         assert all(n % multiple == 0 and 0 < abs(n - size) < multiple for n in nearest) and max(nearest) > size
-        with pytest.raises(InputError, match=f"{size}×{size}.*multiples of {multiple}.*width is {either(nearest)}, height"):
+        with pytest.raises(
+            InputError, match=f"{size}×{size}.*multiples of {multiple}.*width is {either(nearest)}, height"
+        ):
             check_shape(5, size, size, preset.vae, preset.dit)
 
 
-@pytest.mark.parametrize("shape", [
-    (10**9 * 4 + 1, 480, 832), (-3, 480, 832), (0, 480, 832), (5, 0, 832), (5, -16, 832), (5, 480, 2**40),
-    (5, float("nan"), 832), (5.5, 480, 832), ("5", 480, 832), (True, 480, 832),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (10**9 * 4 + 1, 480, 832),
+        (-3, 480, 832),
+        (0, 480, 832),
+        (5, 0, 832),
+        (5, -16, 832),
+        (5, 480, 2**40),
+        (5, float("nan"), 832),
+        (5.5, 480, 832),
+        ("5", 480, 832),
+        (True, 480, 832),
+    ],
+)
 def test_hostile_numbers_are_refused(shape):
     with pytest.raises(InputError):
         check_shape(*shape, A14B.vae, A14B.dit)
 
 
-@pytest.mark.parametrize("image, area, size", [  # (height, width)
-    ((1080, 1920), 720 * 1280, (720, 1280)), ((480, 832), 720 * 1280, (720, 1248)), ((800, 800), 720 * 1280, (960, 960)),
-    ((1080, 1920), 480 * 832, (464, 832)), ((480, 832), 480 * 832, (464, 832)), ((500, 500), 480 * 832, (624, 624)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "image, area, size",
+    [  # (height, width)
+        ((1080, 1920), 720 * 1280, (720, 1280)),
+        ((480, 832), 720 * 1280, (720, 1248)),
+        ((800, 800), 720 * 1280, (960, 960)),
+        ((1080, 1920), 480 * 832, (464, 832)),
+        ((480, 832), 480 * 832, (464, 832)),
+        ((500, 500), 480 * 832, (624, 624)),
+    ],
+)
 def test_image_to_video_sizes_are_official(image, area, size):
     assert area_size(*image, area) == size
 

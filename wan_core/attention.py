@@ -1,7 +1,7 @@
 """Attention backends besides sdpa, chosen by name; they are used where they are installed."""
 
 import logging
-from typing import Callable, Optional
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from .errors import InputError
 from .ops import Attention, sdpa
 
 
-def _suits(q: Tensor, bias: Optional[Tensor]) -> bool:
+def _suits(q: Tensor, bias: Tensor | None) -> bool:
     """What the packages take; the rest is sdpa's: float32, other devices, and the bias of folded padding."""
     return bias is None and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16)
 
@@ -22,7 +22,7 @@ def _flash() -> Attention:
     except (ImportError, OSError):
         from flash_attn import flash_attn_func
 
-    def flash(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+    def flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         if not _suits(q, bias):
             return sdpa(q, k, v, bias)
         out = flash_attn_func(q, k, v)
@@ -35,7 +35,7 @@ def _sage() -> Attention:
     """SageAttention: 8-bit scores, so not exact."""
     from sageattention import sageattn
 
-    def sage(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+    def sage(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         if not _suits(q, bias):
             return sdpa(q, k, v, bias)
         return sageattn(q, k, v, tensor_layout="NHD")
@@ -67,7 +67,9 @@ def attention(name: str) -> Attention:
     except (ImportError, OSError) as error:  # OSError: built for another torch
         if name == "auto":
             return sdpa
-        raise InputError(f"attention {name!r} cannot be used here ({error})", "CUDA and its package", 'Use "auto" or "sdpa"') from error
+        raise InputError(
+            f"attention {name!r} cannot be used here ({error})", "CUDA and its package", 'Use "auto" or "sdpa"'
+        ) from error
 
 
 def use_attention(model: nn.Module, backend: Attention) -> None:
@@ -77,25 +79,27 @@ def use_attention(model: nn.Module, backend: Attention) -> None:
             module.attention = backend
 
 
-class Checked:
+class NaNFallback:
     """An expert that goes back to sdpa, for good and with one warning, when its backend returns NaN or infinity.
 
     Args:
-        expert: what answers; `remember()` is asked of it.
+        expert: what answers; `session()` is asked of it.
         model: the transformer in it.
     """
 
     def __init__(self, expert, model: nn.Module):
         self.expert, self.model = expert, model
 
-    def remember(self) -> Callable[..., Tensor]:
-        run = self.expert.remember()
+    def session(self) -> Callable[..., Tensor]:
+        run = self.expert.session()
 
         def call(*args, **kwargs) -> Tensor:
             v, backend = run(*args, **kwargs), self.model.blocks[0].self_attn.attention
             if backend is sdpa or torch.isfinite(v).all():
                 return v
-            logging.getLogger(__name__).warning("%s attention returned NaN or infinity; sdpa from here on", backend.__name__)
+            logging.getLogger(__name__).warning(
+                "%s attention returned NaN or infinity; sdpa from here on", backend.__name__
+            )
             use_attention(self.model, sdpa)
             return run(*args, **kwargs)
 

@@ -4,8 +4,8 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 from .config import PRESETS
 from .errors import CheckpointError, InputError, WanError
@@ -24,7 +24,7 @@ examples:
 """
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -63,9 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     generate = commands.add_parser(
-        "generate", help="turn a prompt (and images, frames, masks) into an mp4",
+        "generate",
+        help="turn a prompt (and images, frames, masks) into an mp4",
         description="Turn a prompt, and images, frames and masks where given, into an mp4.",
-    )  # fmt: skip
+    )
     generate.add_argument("model", help="model folder: official, diffusers, or ComfyUI single files")
     generate.add_argument("prompt", help="what the clip shows, in English, Chinese, or another language of umT5")
     generate.add_argument("--out", default="video.mp4", help="the mp4 to write (default: %(default)s)")
@@ -74,34 +75,43 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--last-image", metavar="FILE", help="last frame, for image-to-video models")
     generate.add_argument("--video", metavar="FILE", help="control video, for VACE models")
     generate.add_argument("--mask", metavar="FILE", help="white where VACE generates, black where it keeps the video")
-    generate.add_argument("--reference", metavar="FILE", action="append", default=[], help="reference image for VACE; may be repeated")
+    generate.add_argument(
+        "--reference", metavar="FILE", action="append", default=[], help="reference image for VACE; may be repeated"
+    )
     generate.add_argument("--seed", type=int, help="same seed, same clip (default: drawn, and stored in the file)")
     generate.add_argument(
-        "--lora", action="append", default=[], metavar="FILE[:STRENGTH]",
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:STRENGTH]",
         help="a LoRA, such as style.safetensors:0.7; for the expert that its name says, else for both; may be repeated",
-    )  # fmt: skip
+    )
     generate.add_argument("--offload", action="store_true", help="keep one part of the model on the device at a time")
     generate.add_argument("--device", help="cuda, cuda:1, cpu, … (default: cuda where there is one)")
     generate.add_argument("--attention", default="sdpa", help="sdpa, flash, sage or auto (default: %(default)s)")
     generate.add_argument(
-        "--step-cache", type=float, metavar="CHANGE",
+        "--step-cache",
+        type=float,
+        metavar="CHANGE",
         help="0 to 1: leave out model calls expected to change the velocity by less than this; faster, not the same clip (default: 0)",
-    )  # fmt: skip
+    )
     _add_dtype(generate, "what to compute in (default: as the weights are stored)")
     _add_numbers(generate)
     generate.set_defaults(run=_generate)
 
     inspect = commands.add_parser(
-        "inspect", help="say what a model file or folder is, without loading it",
+        "inspect",
+        help="say what a model file or folder is, without loading it",
         description="Say what a weight file or a model folder is: kind, family, layout, dtype, size. Reads headers only.",
-    )  # fmt: skip
+    )
     inspect.add_argument("path", help="a weight file, a folder of shards, or a model folder")
     inspect.set_defaults(run=_inspect)
 
     plan = commands.add_parser(
-        "plan", help="show steps, experts, sizes and memory of a generation, without loading weights",
+        "plan",
+        help="show steps, experts, sizes and memory of a generation, without loading weights",
         description="Show which expert does each step, the legal size, and the memory a generation will need.",
-    )  # fmt: skip
+    )
     plan.add_argument("model", nargs="?", help="model folder (its headers are read); or use --preset")
     plan.add_argument("--preset", choices=sorted(PRESETS), help="a model of the family (default: t2v-a14b)")
     _add_dtype(plan, "what to estimate memory for (default: bfloat16)")
@@ -109,20 +119,24 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_plan)
 
     demo = commands.add_parser(
-        "demo", help="make a clip with a tiny built-in model: no download, no GPU",
+        "demo",
+        help="make a clip with a tiny built-in model: no download, no GPU",
         description="Turn a sentence into a clip with the tiny trained two-expert model that ships with the pack. It knows "
         "circles, squares, triangles and crosses in six colours that move, or stay, on a plain background.",
-    )  # fmt: skip
-    demo.add_argument("--prompt", default="A red circle moves to the right", help="in English or Chinese (default: %(default)s)")
+    )
+    demo.add_argument(
+        "--prompt", default="A red circle moves to the right", help="in English or Chinese (default: %(default)s)"
+    )
     demo.add_argument("--image", metavar="FILE", help="first frame: use the image-to-video pair")
     demo.add_argument("--out", default="demo.mp4", help="the mp4 to write (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     demo.set_defaults(run=_demo)
 
     train = commands.add_parser(
-        "train", help="train a VAE, an expert or a LoRA on a folder of clips",
+        "train",
+        help="train a VAE, an expert or a LoRA on a folder of clips",
         description="Train on a folder of clips. A run can be stopped and continued with the same command. See docs/training.md.",
-    )  # fmt: skip
+    )
     add_parsers(train)
     return parser
 
@@ -146,11 +160,16 @@ def _add_dtype(parser: argparse.ArgumentParser, default: str) -> None:
 
 def _numbers(options: argparse.Namespace) -> dict:
     return {
-        "width": options.width, "height": options.height, "num_frames": options.frames,
-        "num_inference_steps": options.steps, "guidance_scale": options.guidance,
-        "guidance_scale_2": options.guidance_low, "boundary_ratio": options.boundary, "flow_shift": options.shift,
+        "width": options.width,
+        "height": options.height,
+        "num_frames": options.frames,
+        "num_inference_steps": options.steps,
+        "guidance_scale": options.guidance,
+        "guidance_scale_2": options.guidance_low,
+        "boundary_ratio": options.boundary,
+        "flow_shift": options.shift,
         "solver": options.solver,
-    }  # fmt: skip
+    }
 
 
 def _dtype(options: argparse.Namespace):
@@ -161,22 +180,31 @@ def _dtype(options: argparse.Namespace):
 
 def _generate(options: argparse.Namespace) -> int:
     from .attention import attention
-    from .checkpoints.describe import check_model
-    from .memory.devices import usable_device
+    from .checkpoints.summary import resolve_preset
+    from .devices import usable_device
     from .pipeline import WanPipeline
     from .pipeline.inputs import Inputs
 
     arguments = {
-        "prompt": options.prompt, "negative_prompt": options.negative, "image": options.image,
-        "last_image": options.last_image, "video": options.video, "mask": options.mask,
-        "reference_images": options.reference, "seed": options.seed, "step_cache": options.step_cache, **_numbers(options),
-    }  # fmt: skip
+        "prompt": options.prompt,
+        "negative_prompt": options.negative,
+        "image": options.image,
+        "last_image": options.last_image,
+        "video": options.video,
+        "mask": options.mask,
+        "reference_images": options.reference,
+        "seed": options.seed,
+        "step_cache": options.step_cache,
+        **_numbers(options),
+    }
     if options.device:
         usable_device(options.device)
     attention(options.attention)
-    request = Inputs.resolve(check_model(options.model), **arguments).request  # refused before any weight is read
+    request = Inputs.resolve(resolve_preset(options.model), **arguments).request  # refused before any weight is read
     _check_output(request, options.out)
-    pipe = WanPipeline.from_pretrained(options.model, torch_dtype=_dtype(options), device=options.device, attention=options.attention)
+    pipe = WanPipeline.from_pretrained(
+        options.model, torch_dtype=_dtype(options), device=options.device, attention=options.attention
+    )
     if options.offload:
         pipe.enable_model_cpu_offload()
     for lora in options.lora:
@@ -233,13 +261,13 @@ def _inspect(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     import torch
 
-    from .checkpoints.describe import check_model
+    from .checkpoints.summary import resolve_preset
     from .pipeline.plan import idle_experts, plan_text
     from .pipeline.request import Request
 
     if options.model is not None and options.preset:
         raise InputError("both a model folder and --preset", "one of them")
-    preset = check_model(options.model) if options.model is not None else PRESETS[options.preset or "t2v-a14b"]
+    preset = resolve_preset(options.model) if options.model is not None else PRESETS[options.preset or "t2v-a14b"]
     request = Request.resolve(preset, **_numbers(options))
     print(plan_text(preset, request, _dtype(options) or torch.bfloat16))
     for who in idle_experts(request):

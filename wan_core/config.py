@@ -1,14 +1,14 @@
 """Sizes and defaults of the Wan2.2 family as frozen dataclasses; each number names its source."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Mapping, Optional
 
 from .errors import CheckpointError
 
 TRAIN_TIMESTEPS = 1000  # Wan2.2 wan/configs/shared_config.py: num_train_timesteps
 # Clips of up to so many tokens have both passes of guidance in one batch. On a CPU that takes 0.8 of the time at 80 tokens, and
 # more than two calls from 720 on (benchmarks/results/pipeline.md).
-FEW_TOKENS = 512
+BATCHED_CFG_MAX_TOKENS = 512
 
 # Wan2.2 wan/configs/shared_config.py: sample_neg_prompt
 NEGATIVE_PROMPT = (
@@ -31,7 +31,9 @@ def _check_numbers(config, *names: str) -> None:
 def _renamed(config: Mapping, names: Mapping[str, str]) -> dict:
     """The entries of `config` that `names` maps, under our names."""
     if not isinstance(config, Mapping):
-        raise CheckpointError(f"a model config that is a {type(config).__name__}", "a dataclass of wan_core.config, or a dict")
+        raise CheckpointError(
+            f"a model config that is a {type(config).__name__}", "a dataclass of wan_core.config, or a dict"
+        )
     return {ours: config[theirs] for theirs, ours in names.items() if config.get(theirs) is not None}
 
 
@@ -59,7 +61,8 @@ class DiTConfig:
         )
         if self.patch != (1, 2, 2) or not all(isinstance(n, int) and 0 <= n < self.layers for n in self.vace_layers):
             raise CheckpointError(
-                f"a model config with patch {self.patch} and vace_layers {self.vace_layers}", "patch (1, 2, 2), layers that exist"
+                f"a model config with patch {self.patch} and vace_layers {self.vace_layers}",
+                "patch (1, 2, 2), layers that exist",
             )
         if self.dim % self.heads or (self.dim // self.heads) % 2:
             raise CheckpointError(
@@ -92,20 +95,40 @@ class DiTConfig:
                 if name in values:
                     values[name] = tuple(values[name])
         except TypeError as error:
-            raise CheckpointError("a model config whose numbers make no sense", fix="Download config.json again") from error
+            raise CheckpointError(
+                "a model config whose numbers make no sense", fix="Download config.json again"
+            ) from error
         return values
 
 
 _DIT_OFFICIAL = {
-    "dim": "dim", "ffn_dim": "ffn_dim", "num_heads": "heads", "num_layers": "layers", "in_dim": "in_channels",
-    "out_dim": "out_channels", "text_dim": "text_dim", "text_len": "text_len", "freq_dim": "freq_dim",
-    "patch_size": "patch", "eps": "eps", "vace_layers": "vace_layers", "vace_in_dim": "vace_channels",
-}  # fmt: skip
+    "dim": "dim",
+    "ffn_dim": "ffn_dim",
+    "num_heads": "heads",
+    "num_layers": "layers",
+    "in_dim": "in_channels",
+    "out_dim": "out_channels",
+    "text_dim": "text_dim",
+    "text_len": "text_len",
+    "freq_dim": "freq_dim",
+    "patch_size": "patch",
+    "eps": "eps",
+    "vace_layers": "vace_layers",
+    "vace_in_dim": "vace_channels",
+}
 _DIT_DIFFUSERS = {
-    "ffn_dim": "ffn_dim", "num_attention_heads": "heads", "num_layers": "layers", "in_channels": "in_channels",
-    "out_channels": "out_channels", "text_dim": "text_dim", "freq_dim": "freq_dim", "patch_size": "patch",
-    "eps": "eps", "vace_layers": "vace_layers", "vace_in_channels": "vace_channels",
-}  # fmt: skip
+    "ffn_dim": "ffn_dim",
+    "num_attention_heads": "heads",
+    "num_layers": "layers",
+    "in_channels": "in_channels",
+    "out_channels": "out_channels",
+    "text_dim": "text_dim",
+    "freq_dim": "freq_dim",
+    "patch_size": "patch",
+    "eps": "eps",
+    "vace_layers": "vace_layers",
+    "vace_in_channels": "vace_channels",
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +148,9 @@ class TextConfig:
     def __post_init__(self):
         _check_numbers(self, "dim", "dim_attn", "ffn_dim", "heads", "layers", "vocab", "buckets", "max_distance")
         if self.dim_attn % self.heads:
-            raise CheckpointError(f"a text encoder with {self.heads} heads of {self.dim_attn} values", "a width that divides")
+            raise CheckpointError(
+                f"a text encoder with {self.heads} heads of {self.dim_attn} values", "a width that divides"
+            )
 
     @classmethod
     def from_dict(cls, config: "TextConfig | Mapping") -> "TextConfig":
@@ -147,36 +172,164 @@ class TextConfig:
 
 
 _TEXT_OFFICIAL = {
-    "dim": "dim", "dim_attn": "dim_attn", "dim_ffn": "ffn_dim", "num_heads": "heads", "num_layers": "layers",
-    "encoder_layers": "layers", "vocab_size": "vocab", "vocab": "vocab", "num_buckets": "buckets",
-}  # fmt: skip
+    "dim": "dim",
+    "dim_attn": "dim_attn",
+    "dim_ffn": "ffn_dim",
+    "num_heads": "heads",
+    "num_layers": "layers",
+    "encoder_layers": "layers",
+    "vocab_size": "vocab",
+    "vocab": "vocab",
+    "num_buckets": "buckets",
+}
 _TEXT_HF = {
-    "d_model": "dim", "d_ff": "ffn_dim", "num_heads": "heads", "num_layers": "layers", "vocab_size": "vocab",
-    "relative_attention_num_buckets": "buckets", "relative_attention_max_distance": "max_distance",
+    "d_model": "dim",
+    "d_ff": "ffn_dim",
+    "num_heads": "heads",
+    "num_layers": "layers",
+    "vocab_size": "vocab",
+    "relative_attention_num_buckets": "buckets",
+    "relative_attention_max_distance": "max_distance",
     "layer_norm_epsilon": "eps",
-}  # fmt: skip
+}
 
 # Latent statistics. Source: Wan2.2 wan/modules/vae2_1.py and vae2_2.py.
 _MEAN21 = (
-    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
-    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
-)  # fmt: skip
+    -0.7571,
+    -0.7089,
+    -0.9113,
+    0.1075,
+    -0.1745,
+    0.9653,
+    -0.1517,
+    1.5508,
+    0.4134,
+    -0.0715,
+    0.5517,
+    -0.3632,
+    -0.1922,
+    -0.9497,
+    0.2503,
+    -0.2921,
+)
 _STD21 = (
-    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
-    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
-)  # fmt: skip
+    2.8184,
+    1.4541,
+    2.3275,
+    2.6558,
+    1.2196,
+    1.7708,
+    2.6052,
+    2.0743,
+    3.2687,
+    2.1526,
+    2.8652,
+    1.5579,
+    1.6382,
+    1.1253,
+    2.8251,
+    1.9160,
+)
 _MEAN22 = (
-    -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
-    0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
-    -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723,
-    -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
-)  # fmt: skip
+    -0.2289,
+    -0.0052,
+    -0.1323,
+    -0.2339,
+    -0.2799,
+    0.0174,
+    0.1838,
+    0.1557,
+    -0.1382,
+    0.0542,
+    0.2813,
+    0.0891,
+    0.1570,
+    -0.0098,
+    0.0375,
+    -0.1825,
+    -0.2246,
+    -0.1207,
+    -0.0698,
+    0.5109,
+    0.2665,
+    -0.2108,
+    -0.2158,
+    0.2502,
+    -0.2055,
+    -0.0322,
+    0.1109,
+    0.1567,
+    -0.0729,
+    0.0899,
+    -0.2799,
+    -0.1230,
+    -0.0313,
+    -0.1649,
+    0.0117,
+    0.0723,
+    -0.2839,
+    -0.2083,
+    -0.0520,
+    0.3748,
+    0.0152,
+    0.1957,
+    0.1433,
+    -0.2944,
+    0.3573,
+    -0.0548,
+    -0.1681,
+    -0.0667,
+)
 _STD22 = (
-    0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
-    0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
-    0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,
-    0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
-)  # fmt: skip
+    0.4765,
+    1.0364,
+    0.4514,
+    1.1677,
+    0.5313,
+    0.4990,
+    0.4818,
+    0.5013,
+    0.8158,
+    1.0344,
+    0.5894,
+    1.0901,
+    0.6885,
+    0.6165,
+    0.8454,
+    0.4978,
+    0.5759,
+    0.3523,
+    0.7135,
+    0.6804,
+    0.5833,
+    1.4146,
+    0.8986,
+    0.5659,
+    0.7069,
+    0.5338,
+    0.4889,
+    0.4917,
+    0.4069,
+    0.4999,
+    0.6866,
+    0.4093,
+    0.5709,
+    0.6065,
+    0.6415,
+    0.4944,
+    0.5726,
+    1.2042,
+    0.5458,
+    1.6887,
+    0.3971,
+    1.0600,
+    0.3943,
+    0.5537,
+    0.5444,
+    0.4089,
+    0.7468,
+    0.7744,
+)
 
 
 @dataclass(frozen=True)
@@ -219,8 +372,8 @@ class Preset:
     steps: int
     shift: float
     guidance: float  # of the high-noise expert, or of the only model
-    guidance_low: Optional[float] = None  # of the low-noise expert
-    boundary: Optional[float] = None  # None: one model
+    guidance_low: float | None = None  # of the low-noise expert
+    boundary: float | None = None  # None: one model
     width: int = 1280
     height: int = 720
     frames: int = 81
@@ -246,9 +399,17 @@ PRESETS: dict[str, Preset] = {
         Preset("i2v-a14b", "i2v", replace(_A14B, in_channels=36), VAEConfig(), 40, 5.0, 3.5, 3.5, 0.900),
         # wan_ti2v_5B.py
         Preset(
-            "ti2v-5b", "ti2v",
+            "ti2v-5b",
+            "ti2v",
             replace(_A14B, dim=3072, ffn_dim=14336, heads=24, layers=30, in_channels=48, out_channels=48),
-            VAEConfig.wan22(), 50, 5.0, 5.0, width=1280, height=704, frames=121, fps=24,
+            VAEConfig.wan22(),
+            50,
+            5.0,
+            5.0,
+            width=1280,
+            height=704,
+            frames=121,
+            fps=24,
         ),
         # community Wan2.2-VACE-Fun-A14B: the VACE-14B layout twice
         Preset("vace-a14b", "vace", _VACE_14B, VAEConfig(), 50, 16.0, 5.0, 5.0, 0.875),
@@ -257,11 +418,18 @@ PRESETS: dict[str, Preset] = {
         Preset("wan21-t2v-1.3b", "t2v", _1_3B, VAEConfig(), 50, 5.0, 5.0, width=832, height=480),
         Preset("wan21-vace-14b", "vace", _VACE_14B, VAEConfig(), 50, 16.0, 5.0),
         Preset(
-            "wan21-vace-1.3b", "vace", replace(_1_3B, vace_layers=tuple(range(0, 30, 2))), VAEConfig(),
-            50, 16.0, 5.0, width=832, height=480,
+            "wan21-vace-1.3b",
+            "vace",
+            replace(_1_3B, vace_layers=tuple(range(0, 30, 2))),
+            VAEConfig(),
+            50,
+            16.0,
+            5.0,
+            width=832,
+            height=480,
         ),
     )
-}  # fmt: skip
+}
 
 
 def preset_for(dit: DiTConfig, vae: VAEConfig, two_experts: bool) -> Preset:
@@ -288,5 +456,3 @@ def preset_for(dit: DiTConfig, vae: VAEConfig, two_experts: bool) -> Preset:
     if name == "i2v-a14b" and not two_experts:
         preset = replace(preset, boundary=None, guidance_low=None)
     return replace(preset, dit=dit, vae=vae)
-
-

@@ -6,16 +6,16 @@ constructed like their `torch.nn` namesakes. `torch.nn` fits, and so do ComfyUI'
 """
 
 import functools
-from typing import Callable, Optional
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Attention = Callable[[Tensor, Tensor, Tensor, Optional[Tensor]], Tensor]
+Attention = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
-def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention, scale 1/sqrt(head_dim).
 
     Args:
@@ -28,7 +28,9 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) -> Tens
         wide = torch.float32 if _float32_attention() else q.dtype
         # Where they are widened, each head of the keys and values goes in one piece, since it is read for every block of queries.
         k, v = (x.transpose(1, 2).to(wide, memory_format=torch.contiguous_format) for x in (k, v))
-        out = F.scaled_dot_product_attention(q.transpose(1, 2).to(wide), k, v, attn_mask=None if bias is None else bias.to(wide))
+        out = F.scaled_dot_product_attention(
+            q.transpose(1, 2).to(wide), k, v, attn_mask=None if bias is None else bias.to(wide)
+        )
         return out.transpose(1, 2).to(q.dtype)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
@@ -51,7 +53,9 @@ def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
 
 def is_plain(layer: nn.Module, x: Tensor) -> bool:
     """Whether a linear layer's weights may be used in its place: nothing is hooked to it, and it chooses its product itself."""
-    return isinstance(layer, Linear) and not layer._forward_hooks and not layer._forward_pre_hooks and layer.is_direct(x)
+    return (
+        isinstance(layer, Linear) and not layer._forward_hooks and not layer._forward_pre_hooks and layer.is_direct(x)
+    )
 
 
 class Linear(nn.Linear):
@@ -90,7 +94,7 @@ class RMSNorm(nn.RMSNorm):
         return square.div_(x.shape[-1]).add_(self.eps).rsqrt_()
 
 
-def add_linear(x: Tensor, layer: nn.Module, h: Tensor, gate: Optional[Tensor] = None, over: bool = False) -> Tensor:
+def add_linear(x: Tensor, layer: nn.Module, h: Tensor, gate: Tensor | None = None, over: bool = False) -> Tensor:
     """x + gate·layer(h), (B, L, D) float32.
 
     MKL can add its product to what is there. There a gate for all tokens goes to the weights, where it is less work.
@@ -99,7 +103,13 @@ def add_linear(x: Tensor, layer: nn.Module, h: Tensor, gate: Optional[Tensor] = 
         over: x may be written over, where no gradient is asked for.
     """
     over = over and not torch.is_grad_enabled()
-    if is_plain(layer, h) and _is_intel() and computes_in_float32(h.dtype) and gate is not None and gate.numel() == x.shape[-1]:
+    if (
+        is_plain(layer, h)
+        and _is_intel()
+        and computes_in_float32(h.dtype)
+        and gate is not None
+        and gate.numel() == x.shape[-1]
+    ):
         gate = gate.flatten()
         bias = layer.bias.float() * gate
         x = x.add_(bias) if over else x + bias
@@ -117,7 +127,7 @@ class Layers:
     Conv3d, LayerNorm = nn.Conv3d, nn.LayerNorm
 
 
-def _product(x: Tensor, weight: Tensor, bias: Optional[Tensor], then: str = "none") -> Tensor:
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, then: str = "none") -> Tensor:
     """x·weightᵀ + bias, and GELU where `then` is "gelu".
 
     torch takes MKL for float32; oneDNN, which it has too and which adds the GELU for little, takes 0.87 of its time on AMD

@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
 
 from .config import DiTConfig, VAEConfig
 from .errors import InputError
+from .validate import either, whole_number
 
 LONGEST_SEQUENCE = 1 << 22  # tokens; 321 frames of 720p are 0.3 million, and their noise takes 75 MB
 ROPE_POSITIONS = 1024  # official RoPE table length along each axis; nothing beyond it was trained
@@ -56,31 +56,6 @@ def nearest_sizes(size: int, multiple: int) -> tuple[int, ...]:
     return (size,) if below == size else tuple(n for n in (below, below + multiple) if n)
 
 
-def either(values) -> str:
-    """Such as "704 or 736"."""
-    return " or ".join(str(value) for value in values)
-
-
-def whole_number(name: str, value, low: int, high: int) -> int:
-    """`value` as an int within [low, high], or an InputError that names it."""
-    is_whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
-    if isinstance(value, bool) or not is_whole or not low <= value <= high:
-        raise InputError(f"{name} is {value!r}", f"a whole number from {low} to {high}")
-    return int(value)
-
-
-def real_number(name: str, value, low: float, high: float = math.inf, *, above: bool = False) -> float:
-    """`value` as a finite float within [low, high] (`above`: greater than low), or an InputError that names it."""
-    try:
-        is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
-        is_number = False
-    if not is_number or not low <= value <= high or (above and value == low):
-        limits = f"a finite number {'above' if above else 'of at least'} {low:g}"
-        raise InputError(f"{name} is {value!r}", limits + (f" and at most {high:g}" if math.isfinite(high) else ""))
-    return float(value)
-
-
 def check_shape(frames: int, height: int, width: int, vae: VAEConfig, dit: DiTConfig) -> VideoShape:
     """The clip as a VideoShape.
 
@@ -101,13 +76,17 @@ def check_shape(frames: int, height: int, width: int, vae: VAEConfig, dit: DiTCo
         )
     if frames % 4 != 1:
         raise InputError(
-            f"num_frames is {frames}", "a multiple of 4, plus 1", f"The nearest count is {either(nearest_frames(frames))}"
+            f"num_frames is {frames}",
+            "a multiple of 4, plus 1",
+            f"The nearest count is {either(nearest_frames(frames))}",
         )
     shape = VideoShape(frames, height, width)
     tokens = shape.tokens(vae, dit)
     if tokens > LONGEST_SEQUENCE:
         raise InputError(
-            f"{frames} frames of {width}×{height} are {tokens:,} tokens", f"at most {LONGEST_SEQUENCE:,}", "Make it smaller or shorter"
+            f"{frames} frames of {width}×{height} are {tokens:,} tokens",
+            f"at most {LONGEST_SEQUENCE:,}",
+            "Make it smaller or shorter",
         )
     return shape
 

@@ -6,9 +6,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Iterable, Iterator, Mapping, Optional
+from typing import IO
 
 import imageio_ffmpeg
 import numpy as np
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError, NumericalError, VideoError
-from .shapes import real_number
+from .validate import real_number
 
 _WORKING: set[tuple[str, int]] = set()  # ffmpeg programs that have been tried, by path and change time
 CRF = 10  # what the official imageio quality of 8 means for libx264
@@ -43,7 +44,9 @@ def check_finite(frames: np.ndarray) -> None:
     """Raises NumericalError where decoded frames hold NaN or infinity."""
     if not np.isfinite(frames).all():
         raise NumericalError(
-            "the VAE returned values that are not finite", "finite latents and weights", "Decode in float32, and check the VAE file"
+            "the VAE returned values that are not finite",
+            "finite latents and weights",
+            "Decode in float32, and check the VAE file",
         )
 
 
@@ -79,12 +82,16 @@ def _as_array(frames) -> np.ndarray:
     frames = np.stack(frames) if isinstance(frames, list) else array(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise InputError(
-            f"frames of shape {frames.shape}", "one clip (T, H, W, 3) with at least one frame", "Pass out.frames[0], not out.frames"
-        )  # fmt: skip
+            f"frames of shape {frames.shape}",
+            "one clip (T, H, W, 3) with at least one frame",
+            "Pass out.frames[0], not out.frames",
+        )
     if frames.dtype == np.uint8:
         return frames
     if frames.dtype.kind != "f" or not np.isfinite(frames).all() or not -1e-3 <= frames.min() <= frames.max() <= 1.001:
-        raise InputError(f"frames of {frames.dtype} with values from {frames.min()} to {frames.max()}", "uint8, or floats in [0, 1]")
+        raise InputError(
+            f"frames of {frames.dtype} with values from {frames.min()} to {frames.max()}", "uint8, or floats in [0, 1]"
+        )
     return np.stack([unit_to_uint8(frame.astype(np.float32)) for frame in frames])
 
 
@@ -100,7 +107,9 @@ def find_ffmpeg() -> str:
         stamp = os.stat(path).st_mtime_ns
         if (path, stamp) in _WORKING:
             return path
-        run = subprocess.run([path, "-hide_banner", "-encoders"], capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+        run = subprocess.run(
+            [path, "-hide_banner", "-encoders"], capture_output=True, timeout=60, stdin=subprocess.DEVNULL
+        )
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         raise VideoError(f"no ffmpeg can be run ({error})", "ffmpeg, to write mp4 files", fix) from error
     if run.returncode or b"libx264" not in run.stdout:
@@ -123,13 +132,17 @@ def check_output(path: str | Path, raw_bytes: int = 0) -> Path:
         raise InputError(f"the output is {path.name[:80]}", "a name that ends in .mp4, of at most 240 bytes")
     if path.is_dir() or not path.parent.is_dir():
         wrong = path if path.is_dir() else path.parent
-        raise InputError(f"{path} cannot be written: {wrong} {'is' if path.is_dir() else 'is not'} a folder", "an existing folder")
+        raise InputError(
+            f"{path} cannot be written: {wrong} {'is' if path.is_dir() else 'is not'} a folder", "an existing folder"
+        )
     if not os.access(path.parent, os.W_OK):
         raise VideoError(f"{path.parent} cannot be written to", "write permission")
     free = shutil.disk_usage(path.parent).free
     if free < max(1 << 20, raw_bytes // 10):
         raise VideoError(
-            f"{path.parent} has {free / 2**20:.0f} MiB free", f"about {max(1, raw_bytes // 10 >> 20)} MiB", "Free some space"
+            f"{path.parent} has {free / 2**20:.0f} MiB free",
+            f"about {max(1, raw_bytes // 10 >> 20)} MiB",
+            "Free some space",
         )
     find_ffmpeg()
     return path
@@ -139,8 +152,8 @@ def write_mp4(
     chunks: Iterable[np.ndarray],
     path: str | Path,
     fps: float,
-    metadata: Optional[Mapping[str, str]] = None,
-    audio: Optional[tuple[Tensor, int]] = None,
+    metadata: Mapping[str, str] | None = None,
+    audio: tuple[Tensor, int] | None = None,
 ) -> int:
     """Stream frames into a fragmented H.264 mp4 and return how many were written.
 
@@ -194,19 +207,54 @@ def _encode(chunks: Iterator[np.ndarray], part: Path, fps: float, metadata: Mapp
     first = next(chunks)
     _, height, width, _ = first.shape
     notes = scratch / "metadata.txt"
-    notes.write_text(";FFMETADATA1\n" + "".join(f"{_escape(k)}={_escape(v)}\n" for k, v in metadata.items()), "utf-8", "replace")
-    # fmt: off
+    notes.write_text(
+        ";FFMETADATA1\n" + "".join(f"{_escape(k)}={_escape(v)}\n" for k, v in metadata.items()), "utf-8", "replace"
+    )
+
     command = [
-        imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y",
-        "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "pipe:0",
-        "-f", "ffmetadata", "-i", str(notes),
-        "-map", "0:v", "-map_metadata", "1",
-        "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2,scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
-        "-c:v", "libx264", "-crf", str(CRF), "-g", str(max(1, round(fps))),
-        "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv",
-        *CONTAINER, f"file:{part}",
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-hide_banner",
+        "-loglevel",
+        "error",
+        "-y",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-s",
+        f"{width}x{height}",
+        "-r",
+        f"{fps:g}",
+        "-i",
+        "pipe:0",
+        "-f",
+        "ffmetadata",
+        "-i",
+        str(notes),
+        "-map",
+        "0:v",
+        "-map_metadata",
+        "1",
+        "-vf",
+        "pad=ceil(iw/2)*2:ceil(ih/2)*2,scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
+        "-c:v",
+        "libx264",
+        "-crf",
+        str(CRF),
+        "-g",
+        str(max(1, round(fps))),
+        "-colorspace",
+        "bt709",
+        "-color_primaries",
+        "bt709",
+        "-color_trc",
+        "bt709",
+        "-color_range",
+        "tv",
+        *CONTAINER,
+        f"file:{part}",
     ]
-    # fmt: on
+
     with (scratch / "errors.txt").open("w+b") as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors)
         _enlarge(process.stdin)
@@ -247,10 +295,34 @@ def _add_sound(part: Path, waveform: Tensor, rate: int, written: int, fps: float
     (scratch / "audio.raw").write_bytes(sound.T.contiguous().numpy().tobytes())
     silent = shutil.copy(part, scratch / "silent.mp4")
     command = [
-        imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y", "-i", f"file:{silent}",
-        "-f", "f32le", "-ar", str(rate), "-ac", str(len(sound)), "-i", str(scratch / "audio.raw"),
-        "-map", "0:v", "-map", "1:a", "-map_metadata", "0", "-c:v", "copy", "-c:a", "aac", *CONTAINER, f"file:{part}",
-    ]  # fmt: skip
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-hide_banner",
+        "-loglevel",
+        "error",
+        "-y",
+        "-i",
+        f"file:{silent}",
+        "-f",
+        "f32le",
+        "-ar",
+        str(rate),
+        "-ac",
+        str(len(sound)),
+        "-i",
+        str(scratch / "audio.raw"),
+        "-map",
+        "0:v",
+        "-map",
+        "1:a",
+        "-map_metadata",
+        "0",
+        "-c:v",
+        "copy",
+        "-c:a",
+        "aac",
+        *CONTAINER,
+        f"file:{part}",
+    ]
     with (scratch / "errors.txt").open("w+b") as errors:
         code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors).returncode
         if code:
@@ -304,7 +376,7 @@ def video_info(path: str | Path) -> tuple[int, int, int]:
     return _count_frames(path), height, width
 
 
-def iter_video(path: str | Path, limit: Optional[int] = None) -> Iterator[np.ndarray]:
+def iter_video(path: str | Path, limit: int | None = None) -> Iterator[np.ndarray]:
     """Frames (H, W, 3) uint8 of a video file one at a time, the first `limit` of them."""
     path = _existing(path)
     with _reading(path) as (meta, raw):
@@ -313,7 +385,7 @@ def iter_video(path: str | Path, limit: Optional[int] = None) -> Iterator[np.nda
             yield np.frombuffer(frame, np.uint8).reshape(height, width, 3)
 
 
-def read_video(path: str | Path, limit: Optional[int] = None) -> np.ndarray:
+def read_video(path: str | Path, limit: int | None = None) -> np.ndarray:
     """Frames of a video file, (T, H, W, 3) uint8, the first `limit` of them.
 
     Raises:

@@ -5,7 +5,7 @@ from pathlib import Path
 import comfy.utils
 import torch
 
-from ...wan_core.checkpoints.read import open_weights
+from ...wan_core.checkpoints.formats.open import open_weights
 from ...wan_core.errors import CheckpointError
 
 
@@ -20,5 +20,7 @@ def load_file(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     try:
         state, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
     except Exception as error:  # a damaged pickle can fail in any way that a program can
-        raise CheckpointError(f"{path.name} cannot be read ({type(error).__name__})", "a complete weight file", "Download it again") from error
+        raise CheckpointError(
+            f"{path.name} cannot be read ({type(error).__name__})", "a complete weight file", "Download it again"
+        ) from error
     return state, metadata or {}

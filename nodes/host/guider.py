@@ -25,11 +25,15 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         super().__init__(high)
         self.set_cfg(cfg_high)
         self.low, self.boundary, self.cfg_low = low, boundary, cfg_low
-        self.watch = None  # told what happens, as `preview.Watch` is
+        self.watch = None  # told what happens, as `preview.RunProgress` is
 
     def inner_set_conds(self, conds):
         super().inner_set_conds(conds)
-        if self.low is not None and self.low.is_dynamic() and any(map(comfy.sampler_helpers.cond_has_hooks, conds.values())):
+        if (
+            self.low is not None
+            and self.low.is_dynamic()
+            and any(map(comfy.sampler_helpers.cond_has_hooks, conds.values()))
+        ):
             self.low = self.low.get_non_dynamic_delegate()  # as the base class does with the first MODEL
 
     def outer_sample(self, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *args, **kwargs):
@@ -44,12 +48,14 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         def count(step, x0, *rest):
             self._started = step + 1
             if self.watch is not None:
-                self.watch.stepped(step, x0)
+                self.watch.on_step(step, x0)
             if callback is not None:
                 callback(step, x0, *rest)
 
         if self.watch is not None:
-            self.watch.started(sigmas.tolist(), self.plan(sigmas), self.model_patcher.get_model_object("latent_format"))
+            self.watch.on_start(
+                sigmas.tolist(), self.plan(sigmas), self.model_patcher.get_model_object("latent_format")
+            )
         try:
             return super().outer_sample(noise, latent_image, sampler, sigmas, denoise_mask, count, *args, **kwargs)
         finally:
@@ -57,18 +63,18 @@ class HandoffGuider(comfy.samplers.CFGGuider):
                 self._second.close()
             self._second = self._given = self._run = None
             if self.watch is not None:
-                self.watch.ended()
+                self.watch.on_end()
 
     def _starts_low(self, sigma: float) -> bool:
         timestep = int(sigma * TRAIN_TIMESTEPS + 1e-4)  # float32 may hold a whole timestep a little too low
         return self.low is not None and timestep < self.boundary * TRAIN_TIMESTEPS
 
     def plan(self, sigmas) -> list[str]:
-        """"high" or "low" for each step of sigmas (N + 1)."""
+        """ "high" or "low" for each step of sigmas (N + 1)."""
         return ["low" if self._starts_low(sigma) else "high" for sigma in sigmas.tolist()[:-1]]
 
     def expert(self, sigma: float) -> str:
-        """"high" or "low" for an evaluation at `sigma`; once low, always low.
+        """ "high" or "low" for an evaluation at `sigma`; once low, always low.
 
         Samplers that look ahead may hand over half a step early. Those that raise sigma before a step (churn) are
         judged by the sigma that the step starts at.
@@ -82,12 +88,14 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         """Wrappers of a MODEL (step caches among them) see the steps of that MODEL and no others."""
         who = self.expert(float(timestep.max()))
         if self.watch is not None:
-            self.watch.asked(who)
+            self.watch.on_expert(who)
         if who == "high":
             return super().outer_predict_noise(x, timestep, model_options, seed)
         if self._second is None:
             self._second = SecondExpert(self)
-        hooks = "sampler_post_cfg_function"  # what the sampler itself has added (CFG++ looks at both passes) comes along
+        hooks = (
+            "sampler_post_cfg_function"  # what the sampler itself has added (CFG++ looks at both passes) comes along
+        )
         added = model_options.get(hooks, [])[len(self.model_options.get(hooks, [])) :]
         return self._second.outer_predict_noise(x, timestep, seed, added)
 
@@ -113,7 +121,9 @@ class SecondExpert:
             self.inner_model, self.conds, self.loaded = comfy.sampler_helpers.prepare_sampling(
                 self.model_patcher, run["noise"].shape, self.conds, self.model_options
             )
-            comfy.samplers.cast_to_load_options(self.model_options, device=device, dtype=self.model_patcher.model_dtype())
+            comfy.samplers.cast_to_load_options(
+                self.model_options, device=device, dtype=self.model_patcher.model_dtype()
+            )
             self.model_patcher.pre_run()
             noise, latent = (x.to(device=device, dtype=torch.float32) for x in (run["noise"], run["latent"]))
             if torch.count_nonzero(latent) > 0:
@@ -121,7 +131,14 @@ class SecondExpert:
             self.inner_model.latent_shapes = guider._shapes
             keyframes = keyframe_states(self.conds)
             self.conds = comfy.samplers.process_conds(
-                self.inner_model, noise, self.conds, device, latent, run["mask"], guider._seed, latent_shapes=guider._shapes
+                self.inner_model,
+                noise,
+                self.conds,
+                device,
+                latent,
+                run["mask"],
+                guider._seed,
+                latent_shapes=guider._shapes,
             )
             for group, state in keyframes:  # the schedule of a hook goes on where the first expert left it
                 vars(group).update(state)

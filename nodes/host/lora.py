@@ -6,10 +6,10 @@ from typing import NamedTuple
 import comfy.lora
 import torch
 
-from ...wan_core.checkpoints.lora import Change, holds_both, made_for, read_lora
-from ...wan_core.checkpoints.read import Weights, open_weights
+from ...wan_core.checkpoints.formats.open import Weights, open_weights
 from ...wan_core.errors import InputError
-from ...wan_core.shapes import real_number
+from ...wan_core.lora.file import Change, holds_both, read_lora, target_expert
+from ...wan_core.validate import real_number
 from .model import HostDiT
 from .modulation import keep_in_runs
 
@@ -43,13 +43,13 @@ def apply_loras(high, low, rows: list[Row]) -> tuple:
         both, used = holds_both(weights), [who for who in models if strengths[who]]
         if low is not None and not both:
             lines += _wrong_expert(weights, strengths)
-        doubts = []
+        base_warnings = []
         for who in used:
             lora = read_lora(weights, sizes[who], who if both or low is not None else None)
             models[who] = patched(models[who], lora.changes, strengths[who])
-            doubts += [doubt for doubt in lora.report.doubts if doubt not in doubts]
+            base_warnings += [doubt for doubt in lora.report.base_warnings if doubt not in base_warnings]
             lines.append(str(lora.report))
-        lines += [f"Warning: {doubt}." for doubt in doubts]
+        lines += [f"Warning: {doubt}." for doubt in base_warnings]
         if not used:
             lines.append(f"{_name(weights)}: not used, its strength is 0")
     for line in lines:
@@ -64,11 +64,19 @@ def sizes_of(model, slot: str) -> dict[str, tuple[int, ...]]:
         InputError: no MODEL, or no Wan.
     """
     if model is None:
-        raise InputError(f"{slot} is empty: the loader has none there", "a MODEL", "Connect the loader's high_noise output to high_noise")
+        raise InputError(
+            f"{slot} is empty: the loader has none there",
+            "a MODEL",
+            "Connect the loader's high_noise output to high_noise",
+        )
     kept = model.model_state_dict(PREFIX)
-    sizes = {name: tuple(p.shape) for name, p in model.model.diffusion_model.named_parameters() if PREFIX + name in kept}
+    sizes = {
+        name: tuple(p.shape) for name, p in model.model.diffusion_model.named_parameters() if PREFIX + name in kept
+    }
     if "head.modulation" not in sizes:
-        raise InputError(f"{slot} is a {type(model.model).__name__} MODEL", "a Wan MODEL", "Connect the experts of a Wan loader")
+        raise InputError(
+            f"{slot} is a {type(model.model).__name__} MODEL", "a Wan MODEL", "Connect the experts of a Wan loader"
+        )
     return sizes
 
 
@@ -91,7 +99,7 @@ def patched(model, changes: dict[str, Change], strength: float):
 
 def _wrong_expert(weights: Weights, strengths: dict[str, float]) -> list[str]:
     """A warning where a file that is for one expert goes to the other one."""
-    said = made_for(weights)
+    said = target_expert(weights)
     other = {"high": "low", "low": "high"}.get(said)
     if other is None or not strengths[other]:
         return []

@@ -18,17 +18,17 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import nn
 
-from ...wan_core.checkpoints.build import config_beside, open_part
-from ...wan_core.checkpoints.formats import infer_dit
-from ...wan_core.checkpoints.names import official_names
-from ...wan_core.checkpoints.read import from_state_dict, weight_files
+from ...wan_core.checkpoints.build import open_part, sibling_config
+from ...wan_core.checkpoints.formats.open import from_state_dict, weight_files
+from ...wan_core.checkpoints.infer import infer_dit
+from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.config import DiTConfig
 from ...wan_core.dit import WanDiT
 from ...wan_core.dit.rope import rope_table
 from ...wan_core.errors import CheckpointError
 from . import modulation
 from .files import load_file
-from .packed import PackedLayers, PackedPatcher, packed_state
+from .gguf import GGUFModelPatcher, GGUFOps, quantized_state
 
 
 class Call(NamedTuple):
@@ -38,10 +38,10 @@ class Call(NamedTuple):
     dtype: torch.dtype
 
 
-CALL: ContextVar[Call] = ContextVar("wan22_call")
+_forward_options: ContextVar[Call] = ContextVar("wan22_call")
 
 
-class HostLayers:
+class HostDiTOps:
     """ComfyUI's layer factories, constructed on its device and in its dtype."""
 
     def __init__(self, operations, **where):
@@ -56,10 +56,10 @@ class HostDiT(WanDiT):
     overrides are honoured as the native Wan model honours them.
     """
 
-    compute_dtype = property(lambda self: CALL.get().dtype)
+    compute_dtype = property(lambda self: _forward_options.get().dtype)
 
     def __init__(self, config: DiTConfig, device=None, dtype=None, operations=None):
-        super().__init__(config, HostLayers(operations, device=device, dtype=dtype), attention=attention)
+        super().__init__(config, HostDiTOps(operations, device=device, dtype=dtype), attention=attention)
         self.dtype = dtype
         for block in (*self.blocks, *getattr(self, "vace_blocks", ())):
             block.self_attn.attention = self_attention
@@ -75,9 +75,17 @@ class HostDiT(WanDiT):
         return executor.execute(x, timestep, context, clip_fea, time_dim_concat, transformer_options, **kwargs)
 
     def _forward(
-        self, x, timestep, context, clip_fea=None, time_dim_concat=None, transformer_options={},
-        vace_context=None, vace_strength=1.0, **kwargs,
-    ):  # fmt: skip
+        self,
+        x,
+        timestep,
+        context,
+        clip_fea=None,
+        time_dim_concat=None,
+        transformer_options={},
+        vace_context=None,
+        vace_strength=1.0,
+        **kwargs,
+    ):
         frames, height, width = x.shape[2:]
         x = comfy.ldm.common_dit.pad_to_patch_size(x, self.config.patch)
         if time_dim_concat is not None:
@@ -89,26 +97,27 @@ class HostDiT(WanDiT):
             per_frame = x.shape[3] // self.config.patch[1] * (x.shape[4] // self.config.patch[2])
             timestep = timestep.repeat_interleave(per_frame, dim=1)
         vace = None if vace_context is None else list(vace_context.unbind(1))
-        call = CALL.set(Call(transformer_options, x.dtype))
+        call = _forward_options.set(Call(transformer_options, x.dtype))
         try:
             out = super().forward(x, timestep, context, vace=vace, vace_scale=vace_strength)
         finally:
-            CALL.reset(call)
+            _forward_options.reset(call)
         return out[:, :, :frames, :height, :width]
 
     def rope(self, grid, device):
-        options = CALL.get().options
+        options = _forward_options.get().options
         options["grid_sizes"] = grid
         changed = options.get("rope_options") or {}
         positions = [
-            torch.arange(size, dtype=torch.float64) * changed.get(f"scale_{axis}", 1.0) + changed.get(f"shift_{axis}", 0.0)
+            torch.arange(size, dtype=torch.float64) * changed.get(f"scale_{axis}", 1.0)
+            + changed.get(f"shift_{axis}", 0.0)
             for size, axis in zip(grid, "tyx")
         ]
         return rope_table(positions, self.config.head_dim, device)
 
     def run_block(self, i, x, mod, rope, text):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        options = CALL.get().options
+        options = _forward_options.get().options
         options["total_blocks"], options["block_type"], options["block_index"] = len(self.blocks), "double", i
         replace = options.get("patches_replace", {}).get("dit", {}).get(("double_block", i))
         if replace is None:
@@ -121,7 +130,9 @@ class HostDiT(WanDiT):
 
             x = replace(args, {"original_block": original})["img"]
         for patch in options.get("patches", {}).get("double_block", ()):
-            x = patch({"img": x, "x": None, "vec": mod, "block_index": i, "img_offset": 0, "transformer_options": options})["img"]
+            x = patch(
+                {"img": x, "x": None, "vec": mod, "block_index": i, "img_offset": 0, "transformer_options": options}
+            )["img"]
         return x
 
     def _block(self, i, x, mod, rope, keys, options):
@@ -140,7 +151,12 @@ class HostDiT(WanDiT):
 def attention(q, k, v, bias=None):
     """ComfyUI's attention backend of choice; (B, L, heads, head_dim) in and out."""
     flat = optimized_attention(
-        q.flatten(2), k.flatten(2), v.flatten(2), heads=q.shape[2], mask=bias, transformer_options=CALL.get().options
+        q.flatten(2),
+        k.flatten(2),
+        v.flatten(2),
+        heads=q.shape[2],
+        mask=bias,
+        transformer_options=_forward_options.get().options,
     )
     return flat.unflatten(2, (q.shape[2], -1))
 
@@ -148,7 +164,7 @@ def attention(q, k, v, bias=None):
 def self_attention(q, k, v, bias=None):
     """The same, with the patches that people set on self-attention."""
     out = attention(q, k, v, bias)
-    options = CALL.get().options
+    options = _forward_options.get().options
     for patch in options.get("patches", {}).get("attn1_patch", ()):
         flat = patch({"x": out.flatten(2), "q": q, "k": k, "transformer_options": options})
         out = flat.unflatten(2, (q.shape[2], -1))
@@ -169,11 +185,11 @@ class ExpertConfig(comfy.supported_models_base.BASE):
 
     def get_model(self, state_dict, prefix="", device=None):
         config = self.unet_config["config"]
-        kind = FiveB if config.out_channels == 48 else Vace if config.vace_layers else Expert
+        kind = TI2V if config.out_channels == 48 else Vace if config.vace_layers else Expert
         return kind(self, device)
 
 
-class _Adapted:
+class HostModelMixin:
     """The native Wan conditioning around our transformer."""
 
     def __init__(self, model_config, device=None):
@@ -206,15 +222,15 @@ class _Adapted:
         return conds
 
 
-class Expert(_Adapted, comfy.model_base.WAN21):
+class Expert(HostModelMixin, comfy.model_base.WAN21):
     """T2V or I2V, A14B or Wan2.1."""
 
 
-class FiveB(_Adapted, comfy.model_base.WAN22):
+class TI2V(HostModelMixin, comfy.model_base.WAN22):
     """TI2V-5B."""
 
 
-class Vace(_Adapted, comfy.model_base.WAN21_Vace):
+class Vace(HostModelMixin, comfy.model_base.WAN21_Vace):
     """VACE."""
 
 
@@ -222,16 +238,16 @@ def read_expert(path: str) -> tuple[dict[str, torch.Tensor], dict, DiTConfig]:
     """Tensors under official names, header metadata, and sizes of a transformer file or sharded folder."""
     if path.lower().endswith(".gguf"):
         weights = open_part(path, "dit")
-        return packed_state(weights), weights.metadata, infer_dit(weights, config_beside(path))
+        return quantized_state(weights), weights.metadata, infer_dit(weights, sibling_config(path))
     files = weight_files(Path(path)) if Path(path).is_dir() else [Path(path)]
     state, metadata = {}, {}
     for file in files:
         part, notes = load_file(file)
         state |= part
         metadata |= notes
-    state = {ours: state[theirs] for ours, theirs in official_names("dit", state, Path(path).name).items()}
+    state = {ours: state[theirs] for ours, theirs in to_official("dit", state, Path(path).name).items()}
     state, metadata = comfy.utils.convert_old_quants(state, "", metadata=metadata)
-    return state, metadata, infer_dit(from_state_dict(state, Path(path).name), config_beside(path))
+    return state, metadata, infer_dit(from_state_dict(state, Path(path).name), sibling_config(path))
 
 
 def load_expert(path: str, disable_dynamic: bool = False):
@@ -249,11 +265,13 @@ def load_expert(path: str, disable_dynamic: bool = False):
         missing = set(WanDiT(sizes).state_dict()) - set(state)
     if missing:
         raise CheckpointError(
-            f"{Path(path).name} lacks {len(missing)} tensors, such as {min(missing)}", "a complete file", "Download it again"
+            f"{Path(path).name} lacks {len(missing)} tensors, such as {min(missing)}",
+            "a complete file",
+            "Download it again",
         )
     config, packed = ExpertConfig(sizes), path.lower().endswith(".gguf")
     if packed:
-        config.custom_operations = PackedLayers
+        config.custom_operations = GGUFOps
     config.quant_config = comfy.utils.detect_layer_quantization(state, "")
     stored = None if config.quant_config or packed else comfy.utils.weight_dtype(state)
     parameters, supported = comfy.utils.calculate_parameters(state), config.supported_inference_dtypes
@@ -262,7 +280,7 @@ def load_expert(path: str, disable_dynamic: bool = False):
     cast = mm.unet_manual_cast(None if config.quant_config else dtype, device, supported)
     config.set_inference_dtype(dtype, cast, device=device)
     model = config.get_model(state)
-    older = PackedPatcher if packed else comfy.model_patcher.ModelPatcher
+    older = GGUFModelPatcher if packed else comfy.model_patcher.ModelPatcher
     kind = older if packed or disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = kind(model, load_device=device, offload_device=offload)
     if not mm.is_device_cpu(offload):

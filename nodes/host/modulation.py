@@ -31,5 +31,7 @@ def take_out(model) -> None:
 def keep_in_runs(patcher) -> None:
     """Have a MODEL of another loader do this in its runs; ours do it by themselves."""
     if not patcher.get_callbacks(CallbacksMP.ON_PRE_RUN, _KEY):
-        patcher.add_callback_with_key(CallbacksMP.ON_PRE_RUN, _KEY, lambda running: put_in(running.model, running.patches))
+        patcher.add_callback_with_key(
+            CallbacksMP.ON_PRE_RUN, _KEY, lambda running: put_in(running.model, running.patches)
+        )
         patcher.add_callback_with_key(CallbacksMP.ON_CLEANUP, _KEY, lambda ended: take_out(ended.model))

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from ...wan_core.checkpoints.build import open_part
-from ...wan_core.checkpoints.formats import infer_text
-from ...wan_core.checkpoints.names import official_names
-from ...wan_core.checkpoints.read import from_state_dict
+from ...wan_core.checkpoints.formats.open import from_state_dict
+from ...wan_core.checkpoints.infer import infer_text
+from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.checkpoints.tokenizer import gguf_tokenizer
 from ...wan_core.config import TextConfig
 from ...wan_core.errors import CheckpointError
 from ...wan_core.text import UMT5, Tokenizer, clean
 from .files import load_file
-from .packed import PackedLayers, packed_state
+from .gguf import GGUFOps, quantized_state
 
 KEY = "umt5xxl"  # the name under which native nodes expect the tokens
 LENGTH = 512
@@ -83,26 +83,31 @@ def load_clip(path: str) -> comfy.sd.CLIP:
     stored = comfy.utils.weight_dtype(state)
     options = {"dtype": stored if layers is comfy.ops.manual_cast else QUANTISED}
     return comfy.sd.CLIP(
-        target, state_dict=[state], tokenizer_data={"spiece_model": proto}, model_options=options,
-        parameters=comfy.utils.calculate_parameters(state), disable_dynamic=layers is PackedLayers,
-    )  # fmt: skip
+        target,
+        state_dict=[state],
+        tokenizer_data={"spiece_model": proto},
+        model_options=options,
+        parameters=comfy.utils.calculate_parameters(state),
+        disable_dynamic=layers is GGUFOps,
+    )
 
 
 def _read_gguf(path: str):
     """Tensors under official names, the tokenizer, and the layers that they need."""
-    state = packed_state(open_part(path, "text_encoder"))  # first: a file of another kind has no tokenizer either
-    return state, torch.frombuffer(bytearray(gguf_tokenizer(Path(path))), dtype=torch.uint8), PackedLayers
+    state = quantized_state(open_part(path, "text_encoder"))  # first: a file of another kind has no tokenizer either
+    return state, torch.frombuffer(bytearray(gguf_tokenizer(Path(path))), dtype=torch.uint8), GGUFOps
 
 
 def _read_safetensors(path: str):
     """The same of ComfyUI's files."""
     state, metadata = load_file(path)
-    official = official_names("text_encoder", state, path)
+    official = to_official("text_encoder", state, path)
     if "spiece_model" not in state:
         raise CheckpointError(
-            f"{path} holds no tokenizer", "the tensor spiece_model, as in umt5_xxl_fp16.safetensors",
+            f"{path} holds no tokenizer",
+            "the tensor spiece_model, as in umt5_xxl_fp16.safetensors",
             "Use the text encoder of Comfy-Org's Wan downloads",
-        )  # fmt: skip
+        )
     proto = state["spiece_model"]
     state = {ours: state[theirs] for ours, theirs in official.items()}
     state, _ = comfy.utils.convert_old_quants(state, "", metadata=metadata)
@@ -111,7 +116,10 @@ def _read_safetensors(path: str):
     if not notes and not plain_fp8:
         return state, proto, comfy.ops.manual_cast
     # An embedding answers in the dtype that it is stored in, and no arithmetic exists for fp8.
-    state = {name: t.to(QUANTISED) if t.dtype.itemsize == 1 and "embedding" in name and not notes else t for name, t in state.items()}
+    state = {
+        name: t.to(QUANTISED) if t.dtype.itemsize == 1 and "embedding" in name and not notes else t
+        for name, t in state.items()
+    }
     return state, proto, comfy.ops.mixed_precision_ops(notes or {}, QUANTISED, full_precision_mm=True)
 
 

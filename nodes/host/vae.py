@@ -7,9 +7,9 @@ import comfy.sd
 import comfy.utils
 import torch
 
-from ...wan_core.checkpoints.formats import infer_vae
-from ...wan_core.checkpoints.names import official_names
-from ...wan_core.checkpoints.read import from_state_dict
+from ...wan_core.checkpoints.formats.open import from_state_dict
+from ...wan_core.checkpoints.infer import infer_vae
+from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.config import VAEConfig
 from ...wan_core.errors import InputError
 from ...wan_core.memory.estimate import decoding_bytes
@@ -34,7 +34,7 @@ class HostConv3d(_Direct, comfy.ops.disable_weight_init.Conv3d):
         return self(x, autopad="causal_zero")
 
 
-class HostLayers:
+class HostVAEOps:
     """ComfyUI's convolutions, with the ways of a CPU beside them."""
 
     Conv2d, Conv3d = HostConv2d, HostConv3d
@@ -45,7 +45,7 @@ class HostVAE(WanVAE):
 
     device = dtype = None  # kept by ComfyUI, not read off the weights
 
-    def __init__(self, config: VAEConfig, ops=HostLayers):
+    def __init__(self, config: VAEConfig, ops=HostVAEOps):
         super().__init__(config, ops)
 
     def _statistics(self, device):
@@ -69,7 +69,9 @@ class ComfyVAE(comfy.sd.VAE):
         self.memory_used_decode = lambda shape, dtype: decoding_bytes(
             config, shape[-2] * stride, shape[-1] * stride, mm.dtype_size(dtype)
         )
-        self.memory_used_encode = lambda shape, dtype: decoding_bytes(config, shape[-2], shape[-1], mm.dtype_size(dtype))
+        self.memory_used_encode = lambda shape, dtype: decoding_bytes(
+            config, shape[-2], shape[-1], mm.dtype_size(dtype)
+        )
         self.working_dtypes = [torch.bfloat16, torch.float16, torch.float32]
         self.disable_offload = self.not_video = self.handles_tiling = False
         self.size = self.pad_channel_value = self.extra_1d_channel = self.format_encoded = None
@@ -91,7 +93,7 @@ class ComfyVAE(comfy.sd.VAE):
 def load_vae(path: str) -> ComfyVAE:
     """A VAE from a file of any naming; CheckpointError where it is no Wan VAE."""
     state, _ = load_file(path)
-    names = official_names("vae", state, path)
+    names = to_official("vae", state, path)
     state = {ours: state[theirs] for ours, theirs in names.items()}
     return ComfyVAE(state, infer_vae(from_state_dict(state, path)))
 
@@ -113,9 +115,10 @@ def check_latents(vae, latents: torch.Tensor) -> None:
     """Raises InputError where the latents are of another VAE, or of images."""
     if latents.ndim != 5 or latents.shape[1] != vae.latent_channels:
         raise InputError(
-            f"latents of shape {tuple(latents.shape)}", f"video latents with the VAE's {vae.latent_channels} channels",
+            f"latents of shape {tuple(latents.shape)}",
+            f"video latents with the VAE's {vae.latent_channels} channels",
             "The Wan 2.1 VAE goes with the 14B models, the Wan 2.2 VAE with the 5B",
-        )  # fmt: skip
+        )
 
 
 def require(vae, channels: int, what: str) -> None:
@@ -157,7 +160,9 @@ def decode(vae, latents: torch.Tensor, tile: int = 0, overlap: int = 64) -> torc
         frames = vae.decode(latents)
     elif not isinstance(model, HostVAE):
         stride = vae.spacial_compression_decode()
-        frames = vae.decode_tiled(latents, tile_x=tile // stride, tile_y=tile // stride, overlap=overlap // stride, tile_t=9999)
+        frames = vae.decode_tiled(
+            latents, tile_x=tile // stride, tile_y=tile // stride, overlap=overlap // stride, tile_t=9999
+        )
     else:
         stride = vae.config.space_stride
         memory = vae.memory_used_decode((1, 1, 1, tile // stride, tile // stride), vae.vae_dtype)

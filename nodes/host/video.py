@@ -15,7 +15,9 @@ from ...wan_core.video import check_output, unit_to_uint8, write_mp4
 from .vae import check_latents, stream_decode
 
 
-def save_streams(vae, latents: torch.Tensor, fps: float, prefix: str, prompt, extra, audio=None) -> list[tuple[Path, str]]:
+def save_streams(
+    vae, latents: torch.Tensor, fps: float, prefix: str, prompt, extra, audio=None
+) -> list[tuple[Path, str]]:
     """Write each clip of `latents` (B, C, T, h, w) into the output folder; (path, subfolder) of each.
 
     Raises:

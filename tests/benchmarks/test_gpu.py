@@ -6,17 +6,32 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_part_runs_and_agrees_with_its_rivals(tmp_path):
     hidden = {"COMFYUI_PATH": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "BENCHMARK_RESULTS": str(tmp_path)}
-    command = [sys.executable, SCRIPT, "--tiny", "--device", "cpu", "--folder", tmp_path, "--seconds", "600"]
-    run = subprocess.run(command, env=os.environ | hidden, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu",
+        "--tiny",
+        "--device",
+        "cpu",
+        "--folder",
+        tmp_path,
+        "--seconds",
+        "600",
+    ]
+    run = subprocess.run(command, env=os.environ | hidden, capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stderr
     rows = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
     done = {(row["what"], row["against"]): row for row in rows if "what" in row}
-    for what in ("A14B forward, 64×32, 5 frames", "5B forward, 128×32, 5 frames", "VAE 2.2 decode, float32, 128×32, 5 frames"):
+    for what in (
+        "A14B forward, 64×32, 5 frames",
+        "5B forward, 128×32, 5 frames",
+        "VAE 2.2 decode, float32, 128×32, 5 frames",
+    ):
         assert done[what, "ours"]["value"] > 0
     for what in ("pinned memory", "file on disk", "file on disk, read ahead"):
         assert done[f"expert switch, {what}", "ours"]["GB/s"] > 0

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-SCRIPTS = [path for path in sorted(BENCHMARKS.glob("*.py")) if "ArgumentParser(" in path.read_text()]
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = [path for path in sorted((ROOT / "benchmarks").rglob("*.py")) if "ArgumentParser(" in path.read_text()]
+MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__") for path in SCRIPTS]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_benchmark_says_what_it_does(script):
-    run = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
+@pytest.mark.parametrize("module", MODULES)
+def test_a_benchmark_says_what_it_does(module):
+    run = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0 and "usage:" in run.stdout, run.stderr

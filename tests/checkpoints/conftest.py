@@ -1,7 +1,8 @@
 import sys
 
 import pytest
-from confined import Reader
+
+from tests.support.confined import Reader
 
 
 @pytest.fixture(scope="session")

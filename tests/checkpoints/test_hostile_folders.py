@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from wan_core.checkpoints import inspect
-from wan_core.checkpoints.limits import LARGEST_HEADER
-from wan_core.checkpoints.read import open_weights, read_header
+from wan_core.checkpoints.formats.limits import LARGEST_HEADER
+from wan_core.checkpoints.formats.open import open_weights, read_header
 from wan_core.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
@@ -47,8 +47,11 @@ INDICES = {
     "nothing": (mapped({}), "every shard"),
     "a deep list": ('{"weight_map": ' + "[" * 100_000, "nested too deeply"),
     "more than the limit": (mapped({"a" * LARGEST_HEADER: "a.safetensors"}), "more than 6,000,000 bytes"),
-    "many shards": (mapped({str(k): f"{k}.safetensors" for k in range(100_000)}), "lacks 0.safetensors, 1.safetensors, 10.safetensors, …"),
-}  # fmt: skip
+    "many shards": (
+        mapped({str(k): f"{k}.safetensors" for k in range(100_000)}),
+        "lacks 0.safetensors, 1.safetensors, 10.safetensors, …",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", INDICES)

@@ -3,14 +3,14 @@ import shutil
 
 import pytest
 import torch
-from layouts import state_of, write_comfyui_folder, write_layout
 from safetensors.torch import save_file
 
+from tests.support.layouts import state_of, write_comfyui_folder, write_layout
 from wan_core import WanPipeline
 from wan_core.checkpoints import find_model, inspect, load_dit, load_text_encoder, load_vae
 from wan_core.config import PRESETS
-from wan_core.demo.tiny import tiny_preset
 from wan_core.errors import CheckpointError, CheckpointNotFound
+from wan_core.testing import tiny_preset
 from wan_core.text import Tokenizer
 
 NAMES = ("t2v-a14b", "i2v-a14b", "ti2v-5b", "vace-a14b", "wan21-t2v-14b", "wan21-vace-14b")
@@ -63,11 +63,14 @@ def test_prefixed_single_files_load(official_folder, tmp_path):
     assert all(torch.equal(a[key], b[key]) for key in b)
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda d: (d / "wan2.2_low_noise_14B_fp16.safetensors").unlink(), "no low-noise expert"),
-    (lambda d: (d / "wan2.2_low_noise_14B_fp16.safetensors").rename(d / "b.safetensors"), "'high' and 'low'"),
-    (lambda d: [f.unlink() for f in d.iterdir()], "no diffusion transformer.*README"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda d: (d / "wan2.2_low_noise_14B_fp16.safetensors").unlink(), "no low-noise expert"),
+        (lambda d: (d / "wan2.2_low_noise_14B_fp16.safetensors").rename(d / "b.safetensors"), "'high' and 'low'"),
+        (lambda d: [f.unlink() for f in d.iterdir()], "no diffusion transformer.*README"),
+    ],
+)
 def test_comfyui_folders_that_are_ambiguous_or_incomplete(official_folder, tmp_path, change, message):
     comfy = write_comfyui_folder(tmp_path, official_folder(), tiny_preset("t2v-a14b"))
     change(comfy / "diffusion_models")
@@ -84,10 +87,15 @@ def test_high_and_low_are_told_by_their_names(official_folder, tmp_path):
     assert "HIGH" in found.high.name and "LOW" in found.low.name
 
 
-@pytest.mark.parametrize("high, low", [
-    ("Wan2.2-T2V-HighNoise.safetensors", "Wan2.2-T2V-LowNoise.safetensors"), ("high.safetensors", "low.safetensors"),
-    ("high_noise/model.safetensors", "low_noise/model.safetensors"), ("wan_slow_high_noise.safetensors", "wan_slow_low_noise.safetensors"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "high, low",
+    [
+        ("Wan2.2-T2V-HighNoise.safetensors", "Wan2.2-T2V-LowNoise.safetensors"),
+        ("high.safetensors", "low.safetensors"),
+        ("high_noise/model.safetensors", "low_noise/model.safetensors"),
+        ("wan_slow_high_noise.safetensors", "wan_slow_low_noise.safetensors"),
+    ],
+)
 def test_names_that_people_give_the_pair(official_folder, tmp_path, high, low):
     folder = write_comfyui_folder(tmp_path, official_folder(), tiny_preset("t2v-a14b")) / "diffusion_models"
     for word, name in (("high", high), ("low", low)):
@@ -103,7 +111,10 @@ def test_an_official_5b_folder_without_shards(official_folder, tmp_path):
     source = official_folder("ti2v-5b")
     save_file(state_of(source, "dit"), tmp_path / "diffusion_pytorch_model.safetensors")
     save_file(state_of(source / "Wan2.2_VAE.pth", "vae"), tmp_path / "Wan2.2_VAE.safetensors")
-    save_file(state_of(source / "models_t5_umt5-xxl-enc-bf16.pth", "text_encoder"), tmp_path / "models_t5_umt5-xxl-enc-bf16.safetensors")
+    save_file(
+        state_of(source / "models_t5_umt5-xxl-enc-bf16.pth", "text_encoder"),
+        tmp_path / "models_t5_umt5-xxl-enc-bf16.safetensors",
+    )
     shutil.copy(source / "config.json", tmp_path)
     shutil.copytree(source / "google", tmp_path / "google")
     assert inspect(tmp_path).family == "ti2v-5b"
@@ -146,7 +157,11 @@ def test_an_all_in_one_checkpoint_holds_every_part(official_folder, tmp_path):
     from safetensors.torch import load_file, save_file
 
     comfy = write_comfyui_folder(tmp_path / "parts", official_folder("ti2v-5b"), tiny_preset("ti2v-5b"))
-    prefixes = {"diffusion_models": "model.diffusion_model.", "vae": "vae.", "text_encoders": "text_encoders.umt5xxl.transformer."}
+    prefixes = {
+        "diffusion_models": "model.diffusion_model.",
+        "vae": "vae.",
+        "text_encoders": "text_encoders.umt5xxl.transformer.",
+    }
     state = {}
     for folder, prefix in prefixes.items():
         (file,) = (comfy / folder).iterdir()
@@ -174,7 +189,9 @@ def test_a_comfyui_folder_with_both_vaes_gives_each_model_its_own(official_folde
     assert find_model(tmp_path).vae.name == "wan_2.1_vae.safetensors"
 
 
-@pytest.mark.parametrize("change", [{"transformer_2": ["a"]}, {"transformer_2": 5}, {"boundary_ratio": "x"}, {"boundary_ratio": 1.5}])
+@pytest.mark.parametrize(
+    "change", [{"transformer_2": ["a"]}, {"transformer_2": 5}, {"boundary_ratio": "x"}, {"boundary_ratio": 1.5}]
+)
 def test_a_model_index_that_makes_no_sense(official_folder, tmp_path, change):
     folder = write_layout("diffusers", tmp_path, official_folder(), "t2v-a14b")
     index = json.loads((folder / "model_index.json").read_text())

@@ -7,8 +7,8 @@ import textwrap
 
 import pytest
 import torch
-from sparse import write_sparse
 
+from tests.support.sparse import write_sparse
 from wan_core.config import DiTConfig
 from wan_core.dit import WanDiT
 

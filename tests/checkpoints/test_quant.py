@@ -7,20 +7,20 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from goldens import difference
-from layouts import K_TYPES, add_tokenizer, llama_cpp_name, write_gguf, write_gguf_folder
 from safetensors.torch import save_file
 
+from tests.support.goldens import difference
+from tests.support.layouts import K_TYPES, add_tokenizer, llama_cpp_name, write_gguf, write_gguf_folder
 from wan_core import WanPipeline
 from wan_core.checkpoints import inspect, load_dit, load_text_encoder
-from wan_core.checkpoints.lora import AppliedLora, read_lora
-from wan_core.checkpoints.quant import Packed
+from wan_core.checkpoints.quant import QuantizedTensor
 from wan_core.checkpoints.tokenizer import open_tokenizer
 from wan_core.config import DiTConfig, TextConfig
-from wan_core.demo.tiny import tiny_preset, train_tokenizer
 from wan_core.dit import WanDiT
 from wan_core.errors import CheckpointError
-from wan_core.memory import DeviceSlot
+from wan_core.lora.file import AppliedLora, read_lora
+from wan_core.memory import ModelOffloader
+from wan_core.testing import tiny_preset, train_tokenizer
 from wan_core.text import UMT5, Tokenizer
 
 CONFIG = DiTConfig(dim=256, ffn_dim=512, heads=2, layers=3, text_dim=256)
@@ -82,12 +82,17 @@ def test_gguf_text_encoder_with_its_tokenizer(tmp_path):
     proto = train_tokenizer(384)
     path = tmp_path / "umt5.gguf"
     unpacked = write_gguf(
-        path, {llama_cpp_name(name): t for name, t in state.items()},
-        lambda name, t: "F32" if t.ndim == 1 or "rel_b" in name else "Q8_0", "t5encoder", lambda writer: add_tokenizer(writer, proto),
-    )  # fmt: skip
+        path,
+        {llama_cpp_name(name): t for name, t in state.items()},
+        lambda name, t: "F32" if t.ndim == 1 or "rel_b" in name else "Q8_0",
+        "t5encoder",
+        lambda writer: add_tokenizer(writer, proto),
+    )
     ids, mask = Tokenizer.from_proto(proto)("A red circle moves to the right")
     assert torch.equal(open_tokenizer(path)("A red circle moves to the right")[0], ids)
-    assert torch.equal(open_tokenizer(path)("Ａ　ﬁne  红色的圆形")[0], Tokenizer.from_proto(proto)("Ａ　ﬁne  红色的圆形")[0])
+    assert torch.equal(
+        open_tokenizer(path)("Ａ　ﬁne  红色的圆形")[0], Tokenizer.from_proto(proto)("Ａ　ﬁne  红色的圆形")[0]
+    )
     encoder = load_text_encoder(path, TEXT, dtype=torch.float32)
     reference = load_text_encoder({ours: unpacked[llama_cpp_name(ours)] for ours in state}, TEXT)
     assert torch.equal(encoder(ids, mask), reference(ids, mask))
@@ -110,7 +115,9 @@ def beside(weight: str, word: str) -> str:
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=["e4m3", "e5m2"])
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
-@pytest.mark.parametrize("layout", ["plain", "scaled", "scaled, full precision", "notes in tensors", "notes in the header"])
+@pytest.mark.parametrize(
+    "layout", ["plain", "scaled", "scaled, full precision", "notes in tensors", "notes in the header"]
+)
 def test_fp8(tmp_path, state, dtype, prefix, layout, caplog):
     packed, scales, unpacked = fp8(state, dtype)
     metadata = None
@@ -127,12 +134,15 @@ def test_fp8(tmp_path, state, dtype, prefix, layout, caplog):
         if layout == "notes in the header":
             metadata = {"_quantization_metadata": json.dumps({"layers": notes})}
         else:
-            packed |= {f"{layer}.comfy_quant": torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8) for layer, note in notes.items()}
+            packed |= {
+                f"{layer}.comfy_quant": torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
+                for layer, note in notes.items()
+            }
     path = tmp_path / "wan.safetensors"
     save_file({prefix + name: t.contiguous() for name, t in packed.items()}, path, metadata)
     model = load_dit(path, CONFIG, dtype=torch.float32)
     assert [record.message.endswith("computed in float32, a layer at a time") for record in caplog.records] == [True]
-    assert isinstance(model.blocks[0].ffn[0].weight.data, Packed)
+    assert isinstance(model.blocks[0].ffn[0].weight.data, QuantizedTensor)
     assert difference(velocity(model), velocity(load_dit(unpacked, CONFIG))) < 1e-5  # mapped biases lie unaligned
     assert load_dit(path, CONFIG).compute_dtype == torch.bfloat16
     assert str(dtype).removeprefix("torch.").replace("float8", "fp8") in inspect(path).quantisation
@@ -163,10 +173,16 @@ def test_embeddings_unpack_the_rows_they_look_up():
     assert torch.equal(looked_up, packed["token_embedding.weight"][ids].bfloat16())
 
 
-@pytest.mark.parametrize("note, message", [
-    ({"format": "nvfp4"}, "blocks.0.ffn.0 as nvfp4.*ComfyUI"), ({"format": "int8_tensorwise", "convrot": True}, "rotation"),
-    ([], "cannot be read"), ({"form": 1}, "cannot be read"), ({"format": "x" * 5000}, "cannot be read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "note, message",
+    [
+        ({"format": "nvfp4"}, "blocks.0.ffn.0 as nvfp4.*ComfyUI"),
+        ({"format": "int8_tensorwise", "convrot": True}, "rotation"),
+        ([], "cannot be read"),
+        ({"form": 1}, "cannot be read"),
+        ({"format": "x" * 5000}, "cannot be read"),
+    ],
+)
 def test_formats_that_only_comfyui_unpacks_are_refused_by_name(state, note, message):
     note = torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
     with pytest.raises(CheckpointError, match=message):
@@ -186,12 +202,12 @@ def test_packed_weights_stay_packed(tmp_path, state):
     for name, p in model.named_parameters():
         if is_block_matrix(name, p):
             assert p.data.nbytes == p.numel() * 18 // 32, name
-    slot = DeviceSlot("cpu", exclusive=True)
+    slot = ModelOffloader("cpu", exclusive=True)
     before = velocity(model)
-    slot.bring(model)
-    assert isinstance(model.blocks[0].ffn[0].weight.data, Packed) and torch.equal(velocity(model), before)
-    slot.read_ahead(model)
-    slot.finish()
+    slot.load(model)
+    assert isinstance(model.blocks[0].ffn[0].weight.data, QuantizedTensor) and torch.equal(velocity(model), before)
+    slot.prefetch(model)
+    slot.end_run()
     assert torch.equal(velocity(model), before)
 
 
@@ -227,7 +243,13 @@ def test_gguf_refusals(tmp_path, state):
     with pytest.raises(CheckpointError, match="IQ4_XS.*Q4_K_M"):
         inspect(path)
     whole = path.read_bytes()
-    for damaged in (whole[:-40], whole + b"\0" * 64, b"GGUX" + whole[4:], whole[:60], whole[:4] + struct.pack(">I", 3) + whole[8:]):
+    for damaged in (
+        whole[:-40],
+        whole + b"\0" * 64,
+        b"GGUX" + whole[4:],
+        whole[:60],
+        whole[:4] + struct.pack(">I", 3) + whole[8:],
+    ):
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError):
             inspect(path)
@@ -237,13 +259,14 @@ def test_a_crafted_header_does_not_hang_or_allocate(tmp_path):
     path = tmp_path / "bomb.gguf"
     string = struct.pack("<Q", 1) + b"k"
     heads = [
-        struct.pack("<4sIQQ", b"GGUF", 3, 2**60, 0), struct.pack("<4sIQQ", b"GGUF", 3, 0, 2**60),
+        struct.pack("<4sIQQ", b"GGUF", 3, 2**60, 0),
+        struct.pack("<4sIQQ", b"GGUF", 3, 0, 2**60),
         struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + string + struct.pack("<IIQ", 9, 8, 2**60),
         struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + string + struct.pack("<IIQ", 9, 9, 2**60),
         struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + string + struct.pack("<IIQ", 9, 0, 2**63),
         struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + string + struct.pack("<I4QIQ", 4, *[2**62] * 4, 0, 0),
         struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + string + struct.pack("<IQIQ", 1, 2**40, 0, 0),
-    ]  # fmt: skip
+    ]
     for head in heads:
         path.write_bytes(head)
         with pytest.raises(CheckpointError):
@@ -253,6 +276,6 @@ def test_a_crafted_header_does_not_hang_or_allocate(tmp_path):
 def test_a_folder_of_gguf_files_is_a_model(official_folder, tmp_path):
     folder = write_gguf_folder(tmp_path, official_folder(), tiny_preset("t2v-a14b"))
     pipes = [WanPipeline.from_pretrained(path, torch_dtype=torch.float32) for path in (folder, official_folder())]
-    assert isinstance(pipes[0].high.blocks[0].ffn[0].weight.data, Packed)
+    assert isinstance(pipes[0].high.blocks[0].ffn[0].weight.data, QuantizedTensor)
     clips = [pipe("a red circle", num_frames=5, num_inference_steps=4, seed=1).frames[0] for pipe in pipes]
     assert difference(*map(torch.as_tensor, clips)) < 0.05, "Q8_0 is close to the original"

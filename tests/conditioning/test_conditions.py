@@ -1,13 +1,13 @@
 import pytest
 import torch
-from goldens import difference, golden
-from ledger import Ledger
 
+from tests.support.goldens import difference, golden
+from tests.support.ledger import Ledger
 from wan_core.checkpoints import load_dit, load_vae
-from wan_core.conditioning import KeepFirstFrame, first_frame, image_to_video, vcu
-from wan_core.conditioning.images import load_image
+from wan_core.conditioning import FirstFrameMask, first_frame, image_to_video, vcu
 from wan_core.errors import InputError
 from wan_core.flow import Experts, FlowSchedule, sample
+from wan_core.media.images import load_image
 
 
 def recorded_image(g):
@@ -23,15 +23,15 @@ def experts_of(g):
     return Experts(*(load_dit(g.weights(who), c["model"]) for who in ("high", "low")), c["boundary"], high, low)
 
 
-@pytest.mark.parametrize("in_one_batch", [False, True])
-def test_official_image_to_video_run(in_one_batch):
+@pytest.mark.parametrize("batch_cfg", [False, True])
+def test_official_image_to_video_run(batch_cfg):
     g = golden("moe_i2v_e2e")
     vae = load_vae(g.weights("vae"))
     y = image_to_video(vae, recorded_image(g), g.config["frame_num"])
     assert difference(y[0], g["out.y"]) < 3e-5
     experts = experts_of(g)
     schedule = FlowSchedule.official(g.config["steps"], g.config["shift"])
-    guided = experts.velocity(g["in.context"][None], g["in.context_null"][None], y=y, in_one_batch=in_one_batch)
+    guided = experts.velocity(g["in.context"][None], g["in.context_null"][None], y=y, batch_cfg=batch_cfg)
     latents = []
     final = sample(lambda x, t: (latents.append(x[0]), guided(x, t))[1], g["in.noise"][None], schedule)
     assert [who == "high" for who in experts.plan(schedule)] == g["out.expert_is_high"].bool().tolist()
@@ -39,15 +39,15 @@ def test_official_image_to_video_run(in_one_batch):
     assert difference(vae.decode(final)[0], g["out.video"]) < 5e-4
 
 
-@pytest.mark.parametrize("in_one_batch", [False, True])
-def test_official_text_and_image_to_video_run(in_one_batch):
+@pytest.mark.parametrize("batch_cfg", [False, True])
+def test_official_text_and_image_to_video_run(batch_cfg):
     g = golden("ti2v_e2e")
     vae, model = load_vae(g.weights("vae")), load_dit(g.weights("dit"), g.config["model"])
     z = first_frame(vae, recorded_image(g))
     assert difference(z[0], g["out.cond_latent"]) < 5e-5
-    keep, scale = KeepFirstFrame(z), g.config["guide_scale"]
+    keep, scale = FirstFrameMask(z), g.config["guide_scale"]
     experts = Experts(model, None, cfg_high=scale)
-    guided = experts.velocity(g["in.context"][None], g["in.context_null"][None], in_one_batch=in_one_batch)
+    guided = experts.velocity(g["in.context"][None], g["in.context_null"][None], batch_cfg=batch_cfg)
     latents, told, unpinned = [], [], []
 
     def velocity(x, t):
@@ -57,10 +57,10 @@ def test_official_text_and_image_to_video_run(in_one_batch):
 
     def pin(x):
         unpinned.append(x[0, :, 0])
-        return keep.pin(x)
+        return keep.constrain(x)
 
     schedule = FlowSchedule.official(g.config["steps"], g.config["shift"])
-    final = sample(velocity, keep.pin(g["in.noise"][None]), schedule, pin=pin)
+    final = sample(velocity, keep.constrain(g["in.noise"][None]), schedule, pin=pin)
     assert torch.equal(torch.stack(told), g["out.model_t"])
     assert difference(torch.stack([*latents, final[0]]), g["out.latents"]) < 3e-4
     assert difference(torch.stack(unpinned), g["out.solver_frame0"]) < 3e-4
@@ -119,9 +119,9 @@ def test_memory_does_not_grow_with_the_clip(vae21):
 
 
 def test_only_the_given_frame_is_put_back():
-    keep = KeepFirstFrame(torch.full((1, 48, 1, 4, 6), 7.0))
+    keep = FirstFrameMask(torch.full((1, 48, 1, 4, 6), 7.0))
     x = torch.randn(2, 48, 3, 4, 6)
-    pinned = keep.pin(x)
+    pinned = keep.constrain(x)
     assert (pinned[:, :, 0] == 7).all() and torch.equal(pinned[:, :, 1:], x[:, :, 1:])
     tokens = keep.timesteps(torch.tensor([900, 400]), x)
     assert tokens.tolist() == [[0] * 6 + [900] * 12, [0] * 6 + [400] * 12]
@@ -138,14 +138,17 @@ def test_the_wrong_vae_is_refused(vae21):
         first_frame(vae21, image)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"video": torch.zeros(3, 9, 32, 32)}, "video"),
-    ({"video": torch.zeros(3, 5, 32, 32), "mask": torch.zeros(1, 5, 16, 32)}, "mask"),
-    ({"references": [torch.zeros(3, 16, 16)]}, "reference 1"),
-    ({"frames": 6}, "6 frames.*nearest count is 5 or 9"),
-    ({"frames": -3}, "frames is -3"),
-    ({"frames": 5.5}, "frames is 5.5"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"video": torch.zeros(3, 9, 32, 32)}, "video"),
+        ({"video": torch.zeros(3, 5, 32, 32), "mask": torch.zeros(1, 5, 16, 32)}, "mask"),
+        ({"references": [torch.zeros(3, 16, 16)]}, "reference 1"),
+        ({"frames": 6}, "6 frames.*nearest count is 5 or 9"),
+        ({"frames": -3}, "frames is -3"),
+        ({"frames": 5.5}, "frames is 5.5"),
+    ],
+)
 def test_sizes_that_do_not_fit_are_refused(vae21, arguments, message):
     with pytest.raises(InputError, match=message):
         vcu(vae21, **{"frames": 5, "height": 32, "width": 32} | arguments)

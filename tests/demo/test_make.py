@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+from scripts.demo_model import make, train_experts, train_vae
 from wan_core import WanPipeline
-from wan_core.demo import make, release, train_experts, train_vae
+from wan_core.demo import release
 
 
 def test_every_stage_runs_for_two_steps(tmp_path, monkeypatch):

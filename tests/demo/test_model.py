@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from scripts.demo_model.clips import SCENES, clip
+from scripts.demo_model.comfyui import write_comfyui_models
+from scripts.demo_model.judge import fidelity, look, psnr
+from scripts.demo_model.train_vae import inside_psnr
 from wan_core import WanPipeline
 from wan_core.checkpoints import inspect, load_dit, load_text_encoder, load_vae
 from wan_core.cli import OK, main
 from wan_core.config import NEGATIVE_PROMPT
-from wan_core.demo.clips import SCENES, clip
-from wan_core.demo.comfyui import write_comfyui_models
-from wan_core.demo.judge import fidelity, look, psnr
 from wan_core.demo.release import DEMO_NUMBERS, FOLDER, TASKS, demo_model
-from wan_core.demo.train_vae import inside_psnr
 from wan_core.text import Tokenizer
 from wan_core.video import read_video, to_uint8
 
@@ -34,7 +34,9 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def image_pipe(tmp_path_factory):
-    return WanPipeline.from_pretrained(demo_model("i2v-a14b", tmp_path_factory.mktemp("i2v")), torch_dtype=torch.float32)
+    return WanPipeline.from_pretrained(
+        demo_model("i2v-a14b", tmp_path_factory.mktemp("i2v")), torch_dtype=torch.float32
+    )
 
 
 def frames_of(out):
@@ -69,13 +71,18 @@ def test_sentences_are_obeyed_in_both_languages(pipe, tmp_path):
 
 
 def test_one_word_changes_the_colour(pipe):
-    seen = [look(frames_of(pipe(f"A {word} circle moves up on a black background", seed=3, **QUICK))) for word in ("red", "green")]
+    seen = [
+        look(frames_of(pipe(f"A {word} circle moves up on a black background", seed=3, **QUICK)))
+        for word in ("red", "green")
+    ]
     assert [s.colour for s in seen] == ["red", "green"]
 
 
 def test_each_expert_is_better_in_its_place(pipe):
-    asked = [("a green square moves to the left over a black background", scene("green square left black")),
-             ("A purple circle moves down on a gray background", scene("purple circle down gray"))]  # fmt: skip
+    asked = [
+        ("a green square moves to the left over a black background", scene("green square left black")),
+        ("A purple circle moves down on a gray background", scene("purple circle down gray")),
+    ]
 
     def quality(high, low):
         pair = WanPipeline(high, low, pipe.vae, pipe.text_encoder, pipe.tokenizer, pipe.preset)
@@ -93,16 +100,16 @@ def test_image_to_video_keeps_the_image_and_moves_as_asked(image_pipe):
 
 
 def test_the_vae_keeps_the_objects_colour(pipe):
-    chance = random.Random(9)
-    video, cover = (torch.stack(part) for part in zip(*(clip(one, chance) for one in chance.sample(SCENES, 6))))
+    rng = random.Random(9)
+    video, cover = (torch.stack(part) for part in zip(*(clip(one, rng) for one in rng.sample(SCENES, 6))))
     decoded = pipe.vae.decode(pipe.vae.encode(video))
     for frame in (0, -1):
         assert inside_psnr(decoded[:, :, frame], video[:, :, frame], cover[:, :, frame]) > 25
 
 
 def test_latents_have_about_the_official_statistics(pipe):
-    chance = random.Random(10)
-    latents = pipe.vae.encode(torch.stack([clip(one, chance)[0] for one in chance.sample(SCENES, 16)]))
+    rng = random.Random(10)
+    latents = pipe.vae.encode(torch.stack([clip(one, rng)[0] for one in rng.sample(SCENES, 16)]))
     assert latents.mean((0, 2, 3, 4)).abs().max() < 0.5 and 0.5 < latents.std() < 1.2
 
 

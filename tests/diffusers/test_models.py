@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from goldens import difference
-from layouts import diffusers_transformer, diffusers_vae, fill, huggingface_text_encoder
 
-from wan_core.demo.tiny import tiny_preset
+from tests.support.goldens import difference
+from tests.support.layouts import diffusers_transformer, diffusers_vae, fill, huggingface_text_encoder
 from wan_core.dit import WanDiT
 from wan_core.flow import FlowSchedule, sample
+from wan_core.testing import tiny_preset
 from wan_core.text import UMT5
 from wan_core.vae import WanVAE
 
@@ -28,7 +28,9 @@ def test_transformer(name):
     kwargs, ours_kwargs = {}, {}
     if config.vace_layers:
         control = torch.randn(2, 96, 3, 6, 8)
-        kwargs = dict(control_hidden_states=control, control_hidden_states_scale=torch.full((len(config.vace_layers),), 0.8))
+        kwargs = dict(
+            control_hidden_states=control, control_hidden_states_scale=torch.full((len(config.vace_layers),), 0.8)
+        )
         ours_kwargs = dict(vace=control, vace_scale=0.8)
     reference = theirs(x, timestep=t, encoder_hidden_states=padded, return_dict=False, **kwargs)[0]
     assert relative(ours(x, t, text, **ours_kwargs), reference) < 1e-5
@@ -81,12 +83,18 @@ def test_solver_steps(solver, steps):
     if solver == "euler":
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0)
     elif solver == "unipc":
-        scheduler = diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0)
+        scheduler = diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0
+        )
     else:
         scheduler = diffusers.DPMSolverMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0, algorithm_type="dpmsolver++",
-            final_sigmas_type="zero", euler_at_final=True,
-        )  # fmt: skip
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            flow_shift=5.0,
+            algorithm_type="dpmsolver++",
+            final_sigmas_type="zero",
+            euler_at_final=True,
+        )
     scheduler.set_timesteps(steps)
     schedule = FlowSchedule(scheduler.sigmas.float().cpu(), scheduler.timesteps.long().cpu())
     torch.manual_seed(0)

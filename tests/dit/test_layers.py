@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from goldens import difference
 
 import wan_core.ops as ops
+from tests.support.goldens import difference
 from wan_core.config import DiTConfig
-from wan_core.dit.layers import Block, CrossAttention, Modulation, TextKeys
+from wan_core.dit.layers import Block, CrossAttention, Modulation
 from wan_core.dit.rope import rope_table
 
 CONFIG = DiTConfig(dim=512, ffn_dim=512, heads=4, layers=1)
@@ -39,7 +39,11 @@ def plainly(layer, x, text):
 def test_attention_to_a_short_prompt(monkeypatch, folded, batch, texts, dtype, bound):
     monkeypatch.setattr(ops, "_float32_products", lambda: True)
     layer = random_layer(CrossAttention, dtype)
-    x, onto, text = torch.randn(batch, TOKENS, CONFIG.dim, dtype=dtype), torch.randn(batch, TOKENS, CONFIG.dim), text_keys(layer, 9, folded, texts, dtype)
+    x, onto, text = (
+        torch.randn(batch, TOKENS, CONFIG.dim, dtype=dtype),
+        torch.randn(batch, TOKENS, CONFIG.dim),
+        text_keys(layer, 9, folded, texts, dtype),
+    )
     assert layer.is_short(x, text)
     assert difference(layer(x, text, onto.clone()), onto + plainly(layer, x, text)) < bound
 
@@ -66,7 +70,10 @@ def test_a_block_leaves_its_input_alone_and_is_the_same_with_gradients(rows, key
     block = random_layer(Block)
     x, rope = torch.randn(1, TOKENS, CONFIG.dim), rope_table([torch.arange(n) for n in (2, 8, 8)], CONFIG.head_dim)
     index = torch.arange(TOKENS).remainder(rows)[None]
-    mod, text = Modulation(torch.randn(rows, 6, CONFIG.dim), index if rows > 1 else index[:, :1]), text_keys(block.cross_attn, keys)
+    mod, text = (
+        Modulation(torch.randn(rows, 6, CONFIG.dim), index if rows > 1 else index[:, :1]),
+        text_keys(block.cross_attn, keys),
+    )
     before, out = x.clone(), block(x, mod, rope, text)
     assert torch.equal(x, before)
     with torch.enable_grad():

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from goldens import difference, golden
 from torch import nn
 
+from tests.support.goldens import difference, golden
 from wan_core.checkpoints import load_dit
 from wan_core.config import PRESETS, DiTConfig
 from wan_core.dit import WanDiT
@@ -12,8 +12,12 @@ from wan_core.dit.model import folded_scores
 from wan_core.errors import InputError
 
 NAMES = ("dit_t2v", "dit_i2v", "dit_ti2v", "dit_vace")
-CASES = [(name, case, sample) for name in NAMES for case, c in golden(name).config["cases"].items()
-         for sample in range(len(c["shapes"]))]  # fmt: skip
+CASES = [
+    (name, case, sample)
+    for name in NAMES
+    for case, c in golden(name).config["cases"].items()
+    for sample in range(len(c["shapes"]))
+]
 
 
 def inputs(g, case, sample=0):
@@ -57,10 +61,17 @@ def test_intermediates_are_the_official_ones(name):
             assert difference(seen[f"block{i}"], g[f"out.a.mid.block{i}"]) < 3e-4
 
 
-@pytest.mark.parametrize("preset, parameters, tensors", [
-    ("t2v-a14b", 14_288_491_584, 1095), ("i2v-a14b", 14_288_901_184, 1095), ("ti2v-5b", 4_999_787_712, 825),
-    ("vace-a14b", 17_337_592_896, 1331), ("wan21-t2v-1.3b", 1_418_996_800, 825), ("wan21-vace-1.3b", 2_153_972_032, 1264),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "preset, parameters, tensors",
+    [
+        ("t2v-a14b", 14_288_491_584, 1095),
+        ("i2v-a14b", 14_288_901_184, 1095),
+        ("ti2v-5b", 4_999_787_712, 825),
+        ("vace-a14b", 17_337_592_896, 1331),
+        ("wan21-t2v-1.3b", 1_418_996_800, 825),
+        ("wan21-vace-1.3b", 2_153_972_032, 1264),
+    ],
+)
 def test_real_sizes(preset, parameters, tensors):
     with torch.device("meta"):
         state = WanDiT(PRESETS[preset].dit).state_dict()
@@ -73,9 +84,11 @@ def test_samples_of_a_batch_do_not_mix():
     (x, t, text), kwargs = inputs(g, "a")
     other = {name: torch.randn_like(v) for name, v in kwargs.items()}
     both = model(
-        torch.cat((x, torch.randn_like(x))), torch.cat((t, t - 100)), torch.cat((text, torch.randn_like(text))),
+        torch.cat((x, torch.randn_like(x))),
+        torch.cat((t, t - 100)),
+        torch.cat((text, torch.randn_like(text))),
         **{name: torch.cat((kwargs[name], other[name])) for name in kwargs},
-    )  # fmt: skip
+    )
     assert difference(both[:1], model(x, t, text, **kwargs)) < 1e-5
 
 
@@ -100,7 +113,6 @@ def test_several_controls_add_up():
         with pytest.raises(InputError, match="VACE condition of shape"):
             model(*args, vace=wrong)
     assert difference(model(*args, vace=control, vace_scale=0.0), alone) > 1e-2
-
 
 
 def count_rows(model):
@@ -133,7 +145,7 @@ def test_a_run_computes_text_and_rope_once(monkeypatch):
     first = model(x, t, text)
     calls, rope = [], model.rope
     monkeypatch.setattr(model, "rope", lambda *a: (calls.append(a), rope(*a))[1])
-    rows, run = count_rows(model), model.remember()
+    rows, run = count_rows(model), model.session()
     for step in range(3):
         t = t - step
         results = [run(x, t, prompt) for prompt in (text, negative)]
@@ -172,17 +184,20 @@ def test_half_precision_stays_close(name, dtype):
     assert (out - reference).norm() / reference.norm() < (2e-2 if dtype == torch.bfloat16 else 3e-3)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"x": torch.zeros(1, 16, 3, 6, 8), "y": torch.zeros(1, 20, 3, 6, 8)}, "36 input channels.*16"),
-    ({"x": torch.zeros(1, 16, 3, 5, 8)}, "multiples of the patch"),
-    ({"x": torch.zeros(1, 16, 6, 8)}, r"x of shape \(1, 16, 6, 8\).*video latent"),
-    ({"x": torch.zeros(3, 16, 3, 6, 8), "y": torch.zeros(2, 0, 3, 6, 8)}, "one y or one for each"),
-    ({"t": torch.zeros(1, 7)}, r"t of shape \(1, 7\)"),
-    ({"t": torch.tensor(500)}, r"t of shape \(\)"),
-    ({"text": torch.zeros(1, 3, 9)}, "text of shape"),
-    ({"text": torch.zeros(1, 99, 40)}, "text of shape"),
-    ({"vace": torch.zeros(1, 96, 3, 6, 8)}, "VACE"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"x": torch.zeros(1, 16, 3, 6, 8), "y": torch.zeros(1, 20, 3, 6, 8)}, "36 input channels.*16"),
+        ({"x": torch.zeros(1, 16, 3, 5, 8)}, "multiples of the patch"),
+        ({"x": torch.zeros(1, 16, 6, 8)}, r"x of shape \(1, 16, 6, 8\).*video latent"),
+        ({"x": torch.zeros(3, 16, 3, 6, 8), "y": torch.zeros(2, 0, 3, 6, 8)}, "one y or one for each"),
+        ({"t": torch.zeros(1, 7)}, r"t of shape \(1, 7\)"),
+        ({"t": torch.tensor(500)}, r"t of shape \(\)"),
+        ({"text": torch.zeros(1, 3, 9)}, "text of shape"),
+        ({"text": torch.zeros(1, 99, 40)}, "text of shape"),
+        ({"vace": torch.zeros(1, 96, 3, 6, 8)}, "VACE"),
+    ],
+)
 def test_inputs_that_do_not_fit_are_refused(change, message):
     g = golden("dit_t2v")
     model = load_dit(g.weights(), g.config["model"])

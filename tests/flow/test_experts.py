@@ -1,7 +1,7 @@
 import pytest
 import torch
-from goldens import difference, golden
 
+from tests.support.goldens import difference, golden
 from wan_core.checkpoints import load_dit
 from wan_core.errors import InputError
 from wan_core.flow import Experts, FlowSchedule, sample
@@ -71,7 +71,7 @@ def test_only_the_expert_at_work_keeps_its_memory():
     alive = []
 
     class Expert(Recorder):
-        def remember(self):
+        def session(self):
             import weakref
 
             bound = Recorder(self.factor)
@@ -86,9 +86,9 @@ def test_only_the_expert_at_work_keeps_its_memory():
     assert len(alive) == 2 and alive[0]() is None
 
 
-@pytest.mark.parametrize("in_one_batch", [False, True])
+@pytest.mark.parametrize("batch_cfg", [False, True])
 @pytest.mark.parametrize("solver, recorded", [("unipc", "unipc"), ("dpmpp_2m", "dpmpp")])
-def test_official_text_to_video_run(solver, recorded, in_one_batch):
+def test_official_text_to_video_run(solver, recorded, batch_cfg):
     from wan_core.checkpoints import load_dit
 
     g = golden("moe_t2v_e2e")
@@ -96,7 +96,7 @@ def test_official_text_to_video_run(solver, recorded, in_one_batch):
     low, high = c["guide_scale_low_high"]
     experts = Experts(*(load_dit(g.weights(who), c["model"]) for who in ("high", "low")), c["boundary"], high, low)
     schedule = FlowSchedule.official(c["steps"], c["shift"], solver)
-    guided = experts.velocity(g["in.context"][None], g["in.context_null"][None], in_one_batch=in_one_batch)
+    guided = experts.velocity(g["in.context"][None], g["in.context_null"][None], batch_cfg=batch_cfg)
     latents, predictions, told = [], [], []
 
     def velocity(x, t):
@@ -129,7 +129,9 @@ def test_models_are_told_only_what_there_is():
 def test_each_sample_of_a_list_goes_through_the_model_alone():
     model = Recorder(1.0)
     x = torch.randn(2, 3)
-    both = Experts(model, None, cfg_high=2.0).velocity([POSITIVE, NEGATIVE], [NEGATIVE, NEGATIVE])(x, torch.tensor([5, 5]))
+    both = Experts(model, None, cfg_high=2.0).velocity([POSITIVE, NEGATIVE], [NEGATIVE, NEGATIVE])(
+        x, torch.tensor([5, 5])
+    )
     for k, text in enumerate((POSITIVE, NEGATIVE)):
         alone = Experts(model, None, cfg_high=2.0).velocity(text, NEGATIVE)(x[k : k + 1], torch.tensor([5]))
         assert torch.equal(both[k : k + 1], alone)
@@ -166,7 +168,8 @@ def test_both_passes_in_one_batch_are_one_call_with_the_same_answer(alone):
     calls = []
     model.register_forward_hook(lambda module, given, out: calls.append(len(out)))
     answers = [
-        Experts(model, None, cfg_high=4.0).velocity(positive, negative, vace=vace, in_one_batch=batch)(x, t) for batch in (False, True)
+        Experts(model, None, cfg_high=4.0).velocity(positive, negative, vace=vace, batch_cfg=batch)(x, t)
+        for batch in (False, True)
     ]
     assert calls == [1, 1] * count + [2] * count
     assert difference(*answers) < 2e-5
@@ -175,5 +178,5 @@ def test_both_passes_in_one_batch_are_one_call_with_the_same_answer(alone):
 def test_a_scale_of_one_makes_no_batch():
     asked = []
     experts = Experts(lambda x, t, text: asked.append(len(x)) or x, None, cfg_high=1.0)
-    experts.velocity(POSITIVE, NEGATIVE, in_one_batch=True)(torch.ones(1, 1), 500)
+    experts.velocity(POSITIVE, NEGATIVE, batch_cfg=True)(torch.ones(1, 1), 500)
     assert asked == [1]

@@ -2,13 +2,16 @@ import math
 
 import pytest
 import torch
-from goldens import golden
 
+from tests.support.goldens import golden
 from wan_core.errors import InputError
 from wan_core.flow import Experts, FlowSchedule
 
-RUNS = [(steps, shift, ours, theirs) for steps, shift in golden("schedules").config["combos"]
-        for ours, theirs in (("unipc", "unipc"), ("dpmpp_2m", "dpmpp"))]  # fmt: skip
+RUNS = [
+    (steps, shift, ours, theirs)
+    for steps, shift in golden("schedules").config["combos"]
+    for ours, theirs in (("unipc", "unipc"), ("dpmpp_2m", "dpmpp"))
+]
 
 
 @pytest.mark.parametrize("steps, shift, ours, theirs", RUNS)
@@ -24,9 +27,16 @@ def test_euler_takes_the_unipc_grid():
     assert torch.equal(FlowSchedule.official(9, 5.0, "euler").sigmas, FlowSchedule.official(9, 5.0).sigmas)
 
 
-@pytest.mark.parametrize("steps, shift, boundary, high", [
-    (40, 12.0, 0.875, 26), (40, 5.0, 0.9, 15), (20, 8.0, 0.875, 11), (4, 5.0, 0.9, 2), (2, 5.0, 0.9, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "steps, shift, boundary, high",
+    [
+        (40, 12.0, 0.875, 26),
+        (40, 5.0, 0.9, 15),
+        (20, 8.0, 0.875, 11),
+        (4, 5.0, 0.9, 2),
+        (2, 5.0, 0.9, 1),
+    ],
+)
 def test_high_noise_steps_match_official(steps, shift, boundary, high):
     plan = Experts(None, object(), boundary).plan(FlowSchedule.official(steps, shift))
     assert plan == ["high"] * high + ["low"] * (steps - high)

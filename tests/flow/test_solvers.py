@@ -1,12 +1,15 @@
 import pytest
 import torch
-from goldens import difference, golden
 
+from tests.support.goldens import difference, golden
 from wan_core.errors import InputError, NumericalError
 from wan_core.flow import FlowSchedule, sample
 
-RUNS = [(steps, shift, ours, theirs) for steps, shift in golden("schedules").config["combos"]
-        for ours, theirs in (("unipc", "unipc"), ("dpmpp_2m", "dpmpp"))]  # fmt: skip
+RUNS = [
+    (steps, shift, ours, theirs)
+    for steps, shift in golden("schedules").config["combos"]
+    for ours, theirs in (("unipc", "unipc"), ("dpmpp_2m", "dpmpp"))
+]
 
 
 def official_field(x, t):

@@ -21,10 +21,22 @@ class Expert:
         return self.factor * x * (1 + text.mean() * t.max() / 1000)
 
 
-def run(step_cache, high=None, low=None, steps=40, solver="unipc", positive=POSITIVE, negative=NEGATIVE, noise=NOISE, **scales):
+def run(
+    step_cache,
+    high=None,
+    low=None,
+    steps=40,
+    solver="unipc",
+    positive=POSITIVE,
+    negative=NEGATIVE,
+    noise=NOISE,
+    **scales,
+):
     schedule = FlowSchedule.official(steps, 8.0, solver)
     experts = Experts(high or Expert(), low or Expert(0.2), 0.875, **scales)
-    return sample(experts.velocity(positive, negative, step_cache=step_cache, schedule=schedule), noise, schedule, solver)
+    return sample(
+        experts.velocity(positive, negative, step_cache=step_cache, schedule=schedule), noise, schedule, solver
+    )
 
 
 @pytest.mark.parametrize("solver", ["unipc", "dpmpp_2m", "euler"])

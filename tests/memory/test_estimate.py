@@ -1,9 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from ledger import Ledger
 from torch import nn
 
+from tests.support.ledger import Ledger
 from wan_core.config import PRESETS, DiTConfig, VAEConfig
 from wan_core.dit import WanDiT
 from wan_core.memory.estimate import decoding_bytes, dit_parameters, estimate, sampling_bytes

@@ -3,16 +3,16 @@ import subprocess
 import warnings
 from pathlib import Path
 
-import comfyui as comfy
 import pytest
 import torch
-from browser import find_chromium, open_canvas
-from canvas import PACK, find_comfyui, install_requirements, python_of, write_models, write_picture
-from goldens import FOLDER
-from layouts import add_tokenizer, llama_cpp_name, state_of, write_comfyui_folder, write_gguf
 from safetensors.torch import save_file
 
-from wan_core.demo.tiny import tiny_preset
+from scripts.browser import find_chromium, open_canvas
+from scripts.canvas import PACK, find_comfyui, install_requirements, python_of, write_models, write_picture
+from tests.support import comfyui as comfy
+from tests.support.goldens import FOLDER
+from tests.support.layouts import add_tokenizer, llama_cpp_name, state_of, write_comfyui_folder, write_gguf
+from wan_core.testing import tiny_preset
 
 
 @pytest.fixture(scope="session")
@@ -76,14 +76,24 @@ def measured(comfyui, base, stored):
 
 def write_stored(folder: Path, official: Path) -> Path:
     def kind_of(name, tensor):
-        return "Q4_0" if tensor.ndim == 2 and "blocks." in name else "Q8_0" if "blk." in name and tensor.ndim == 2 and "rel_b" not in name else "F32"
+        return (
+            "Q4_0"
+            if tensor.ndim == 2 and "blocks." in name
+            else "Q8_0"
+            if "blk." in name and tensor.ndim == 2 and "rel_b" not in name
+            else "F32"
+        )
 
     unpacked = write_gguf(folder / "high.gguf", state_of(official / "high_noise_model", "dit"), kind_of)
     save_file(unpacked, folder / "high.safetensors")
     state = state_of(official / "models_t5_umt5-xxl-enc-bf16.pth", "text_encoder")
     proto = (official / "google" / "umt5-xxl" / "spiece.model").read_bytes()
     theirs = {llama_cpp_name(name): t for name, t in state.items()}
-    unpacked = write_gguf(folder / "umt5.gguf", theirs, kind_of, "t5encoder", lambda writer: add_tokenizer(writer, proto))
+    unpacked = write_gguf(
+        folder / "umt5.gguf", theirs, kind_of, "t5encoder", lambda writer: add_tokenizer(writer, proto)
+    )
     plain = {name: unpacked[llama_cpp_name(name)].to(torch.bfloat16) for name in state}
-    save_file(plain | {"spiece_model": torch.frombuffer(bytearray(proto), dtype=torch.uint8)}, folder / "umt5.safetensors")
+    save_file(
+        plain | {"spiece_model": torch.frombuffer(bytearray(proto), dtype=torch.uint8)}, folder / "umt5.safetensors"
+    )
     return folder

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from canvas import PACK
+
+from scripts.canvas import PACK
 
 T2V = PACK / "workflows" / "wan22_t2v_a14b.json"
 PICTURES = Path(os.environ.get("WAN22_SCREENSHOTS", PACK / ".canvas" / "screenshots"))
@@ -12,8 +13,11 @@ COUNTS = {"en": "{high} high · {low} low", "zh": "高噪 {high} 步 · 低噪 {
 SAMPLER = "app.graph.nodes.find(node => node.comfyClass === 'Wan22MoEKSampler')"
 
 
-@pytest.fixture(scope="module", params=[(vue, language) for vue in (False, True) for language in ("en", "zh")],
-                ids=lambda p: f"{'nodes2' if p[0] else 'classic'}-{p[1]}")  # fmt: skip
+@pytest.fixture(
+    scope="module",
+    params=[(vue, language) for vue in (False, True) for language in ("en", "zh")],
+    ids=lambda p: f"{'nodes2' if p[0] else 'classic'}-{p[1]}",
+)
 def page(request, canvas):
     vue, language = request.param
     canvas.load(**{"Comfy__VueNodes__Enabled": vue, "Comfy__Locale": language})
@@ -32,16 +36,22 @@ def plot(page):
 
 
 def boundary(canvas):
-    return next(node["inputs"]["boundary"] for node in canvas.prompt().values() if node["class_type"] == "Wan22MoEKSampler")
+    return next(
+        node["inputs"]["boundary"] for node in canvas.prompt().values() if node["class_type"] == "Wan22MoEKSampler"
+    )
 
 
 def shows(canvas, high, low):
     words = COUNTS[canvas.language].format(high=high, low=low)
-    canvas.page.wait_for_function("words => document.querySelector('.wan22-words')?.textContent.startsWith(words)", arg=words, timeout=5000)
+    canvas.page.wait_for_function(
+        "words => document.querySelector('.wan22-words')?.textContent.startsWith(words)", arg=words, timeout=5000
+    )
 
 
 def put(canvas, name, value):
-    canvas.page.evaluate(f"([name, value]) => {{ {SAMPLER}.widgets.find(w => w.name === name).value = value }}", [name, value])
+    canvas.page.evaluate(
+        f"([name, value]) => {{ {SAMPLER}.widgets.find(w => w.name === name).value = value }}", [name, value]
+    )
 
 
 def test_the_boundary_is_dragged_moved_by_key_and_undone(plot):
@@ -61,7 +71,9 @@ def test_the_boundary_is_dragged_moved_by_key_and_undone(plot):
     plot.page.wait_for_timeout(600)
     for expected in (dragged, 0.875):
         plot.page.keyboard.press("Control+z")
-        plot.page.wait_for_function("value => %s.widgets.find(w => w.name === 'boundary').value === value" % SAMPLER, arg=expected, timeout=5000)
+        plot.page.wait_for_function(
+            "value => %s.widgets.find(w => w.name === 'boundary').value === value" % SAMPLER, arg=expected, timeout=5000
+        )
     shows(plot, 26, 14)
 
 
@@ -94,7 +106,9 @@ def test_a_run_is_seen_live_and_its_clip_in_the_node(plot, server):
     high, low = {"en": ("layout and motion", "texture and detail"), "zh": ("构图与运动", "纹理与细节")}[plot.language]
     assert 0 < words.index(high) < words.index(low) and any(mark for _, mark in seen)
     assert seen[-1][0].count(" s") == 2  # seconds of each expert
-    strip = plot.page.evaluate("(() => { const image = document.querySelector('.wan22-plot img'); return [image.hidden, image.naturalWidth, image.naturalHeight] })()")
+    strip = plot.page.evaluate(
+        "(() => { const image = document.querySelector('.wan22-plot img'); return [image.hidden, image.naturalWidth, image.naturalHeight] })()"
+    )
     assert strip == [False, 480, 64]
     PICTURES.mkdir(parents=True, exist_ok=True)
     plot.picture(PICTURES / f"run-{plot.name}.jpg")
@@ -109,7 +123,9 @@ def test_the_schedule_of_a_guider_comes_through_its_sigmas_link(page):
         schedule.title = '<img src=x onerror=window.hacked=1>';
         experts.connect(0, guider, slot(guider, 'high_noise')); experts.connect(1, guider, slot(guider, 'low_noise'));
         guider.connect(0, sampler, slot(sampler, 'guider')); schedule.connect(0, sampler, slot(sampler, 'sigmas')); }""")
-    page.page.wait_for_function("document.querySelectorAll('.wan22-plot').length === 2 && document.querySelectorAll('.wan22-path').length === 2")
+    page.page.wait_for_function(
+        "document.querySelectorAll('.wan22-plot').length === 2 && document.querySelectorAll('.wan22-path').length === 2"
+    )
     words = page.page.locator(".wan22-words").all_text_contents()
     assert any("SIGMAS" in text and "<img" in text for text in words)
     page.fit()
@@ -119,18 +135,32 @@ def test_the_schedule_of_a_guider_comes_through_its_sigmas_link(page):
 
 
 HOSTILE = [
-    "null", "7", "{}", "{node: {}}", "{node: '__proto__'}", "{node: ID, sigmas: 'x', plan: []}", "{node: ID, sigmas: [NaN, 1], plan: []}",
-    "{node: ID, sigmas: Array(1e6).fill(1), plan: []}", "{node: ID, step: 1e9, expert: 'high'}", "{node: ID, step: 1, expert: '<b>'}",
-    "{node: ID, sigmas: [1, 0.5, 0], plan: ['high', 'low']}", "{node: ID, step: 1, expert: 'high', clip: 'javascript:alert(1)'}",
-    "{node: ID, step: 1, expert: 'high', clip: 'data:image/svg+xml;base64,AAAA'}", "{node: ID, seconds: {high: '<b>', low: Infinity}}",
-]  # fmt: skip
+    "null",
+    "7",
+    "{}",
+    "{node: {}}",
+    "{node: '__proto__'}",
+    "{node: ID, sigmas: 'x', plan: []}",
+    "{node: ID, sigmas: [NaN, 1], plan: []}",
+    "{node: ID, sigmas: Array(1e6).fill(1), plan: []}",
+    "{node: ID, step: 1e9, expert: 'high'}",
+    "{node: ID, step: 1, expert: '<b>'}",
+    "{node: ID, sigmas: [1, 0.5, 0], plan: ['high', 'low']}",
+    "{node: ID, step: 1, expert: 'high', clip: 'javascript:alert(1)'}",
+    "{node: ID, step: 1, expert: 'high', clip: 'data:image/svg+xml;base64,AAAA'}",
+    "{node: ID, seconds: {high: '<b>', low: Infinity}}",
+]
 
 
 def test_hostile_events_are_inert(plot):
     for event in HOSTILE:
-        plot.page.evaluate(f"async () => {{ const {{api}} = await import('/scripts/api.js'); const ID = String({SAMPLER}.id); api.dispatchCustomEvent('wan22.sampling', {event}) }}")
+        plot.page.evaluate(
+            f"async () => {{ const {{api}} = await import('/scripts/api.js'); const ID = String({SAMPLER}.id); api.dispatchCustomEvent('wan22.sampling', {event}) }}"
+        )
     plot.page.wait_for_timeout(600)
-    assert plot.page.evaluate("document.querySelector('.wan22-plot img').hidden && !document.querySelector('.wan22-plot b')")
+    assert plot.page.evaluate(
+        "document.querySelector('.wan22-plot img').hidden && !document.querySelector('.wan22-plot b')"
+    )
     put(plot, "steps", 20)
     put(plot, "shift", 8)
     shows(plot, 11, 9)

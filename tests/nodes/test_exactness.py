@@ -5,7 +5,8 @@ import shutil
 import subprocess
 
 import pytest
-from canvas import PACK
+
+from scripts.canvas import PACK
 
 
 def test_the_sampler_equals_the_library(measured):

@@ -3,7 +3,9 @@
 import pytest
 
 
-@pytest.mark.parametrize("layout", ["plain e4m3", "plain e5m2", "scaled e4m3", "notes in tensors", "notes e5m2", "notes in the header"])
+@pytest.mark.parametrize(
+    "layout", ["plain e4m3", "plain e5m2", "scaled e4m3", "notes in tensors", "notes e5m2", "notes in the header"]
+)
 def test_fp8_experts(measured, layout):
     from_unpacked, from_native = measured["stored_experts"][layout]
     assert from_unpacked < 1e-5 and from_native < 1e-4

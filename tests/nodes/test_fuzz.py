@@ -3,18 +3,52 @@
 import copy
 import random
 
-from graphs import node, t2v
+from tests.support.graphs import node, t2v
 
 VALUES = [
-    None, True, [], {}, "", "x", "NaN", "..", "../../../etc/passwd", "a" * 400, "nul\0byte", "\u202e", -1, 0, 1, 7, 10**9, -(10**18),
-    2**64, 1e308, -1e308, 0.1, "Infinity", ["experts", 0], ["nothing", 0], ["experts"], "C:\\windows\\x", "/etc/passwd",
-]  # fmt: skip
+    None,
+    True,
+    [],
+    {},
+    "",
+    "x",
+    "NaN",
+    "..",
+    "../../../etc/passwd",
+    "a" * 400,
+    "nul\0byte",
+    "\u202e",
+    -1,
+    0,
+    1,
+    7,
+    10**9,
+    -(10**18),
+    2**64,
+    1e308,
+    -1e308,
+    0.1,
+    "Infinity",
+    ["experts", 0],
+    ["nothing", 0],
+    ["experts"],
+    "C:\\windows\\x",
+    "/etc/passwd",
+]
 
 
 GRAPH = t2v("fuzz", high_noise=["loras", 0], low_noise=["loras", 1]) | {
-    "loras": node("Wan22LoraPair", high_noise=["experts", 0], low_noise=["experts", 1], lora_1="none", strength_high_1=1.0, strength_low_1=0.0,
-                  lora_2="wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors", strength_high_2=0.0),
-}  # fmt: skip
+    "loras": node(
+        "Wan22LoraPair",
+        high_noise=["experts", 0],
+        low_noise=["experts", 1],
+        lora_1="none",
+        strength_high_1=1.0,
+        strength_low_1=0.0,
+        lora_2="wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors",
+        strength_high_2=0.0,
+    ),
+}
 
 
 def malformed(rng):

@@ -6,8 +6,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from browser import READY, find_chromium, open_canvas
 from PIL import Image
+
+from scripts.browser import READY, find_chromium, open_canvas
 
 ROOT = Path(__file__).parent.parent.parent
 LANGUAGES = ("en", "zh")
@@ -16,8 +17,14 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 SAME = {"CLIP", "VAE", "clip", "vae"}  # words that Chinese users write as they are
 FURTHER = re.compile(r"(lora|strength_high|strength_low)_[2-8]")  # rows that are like the first one
 NAMES = {  # of models, samplers and files
-    "5B", "VACE-A14B", "DPM++ 2M", "Euler", "Wan 2.1 VACE-14B", "Wan 2.1 VACE-1.3B", "Wan 2.2",
-}  # fmt: skip
+    "5B",
+    "VACE-A14B",
+    "DPM++ 2M",
+    "Euler",
+    "Wan 2.1 VACE-14B",
+    "Wan 2.1 VACE-1.3B",
+    "Wan 2.2",
+}
 
 
 def read(language: str, name: str) -> dict:
@@ -104,7 +111,9 @@ def test_every_choice_that_can_be_translated_is(schemas, language):
     labels = read(language, "main")["wan22"]["combos"]
     own = set()
     for schema in schemas.values():
-        for name, spec in ((n, s) for kind in ("required", "optional") for n, s in schema["input"].get(kind, {}).items()):
+        for name, spec in (
+            (n, s) for kind in ("required", "optional") for n, s in schema["input"].get(kind, {}).items()
+        ):
             options = spec[1].get("options") if spec[0] == "COMBO" else spec[0] if isinstance(spec[0], list) else None
             options = [o for o in options or () if not o.endswith(".safetensors") and "/" not in o]
             own |= set(options if len(options) < 10 else [o for o in options if o.startswith("official")])
@@ -200,7 +209,9 @@ def test_the_page_shows_them(server, schemas, language):
     texts, plot = read(language, "nodeDefs"), read(language, "main")["wan22"]["plot"]
     with open_canvas(server.url) as canvas:
         page = canvas.page
-        page.evaluate("async language => { await app.extensionManager.setting.set('Comfy.Locale', language) }", language)
+        page.evaluate(
+            "async language => { await app.extensionManager.setting.set('Comfy.Locale', language) }", language
+        )
         try:
             page.reload()
             page.wait_for_function(READY, timeout=120_000)
@@ -213,7 +224,9 @@ def test_the_page_shows_them(server, schemas, language):
             said = page.evaluate(TRANSLATE, ["wan22.plot.counts", {"high": 26, "low": 14}])
             assert said == plot["counts"].format(high=26, low=14)
             page.wait_for_function(OPEN, arg="Wan22MoEKSampler", polling=300)
-            page.wait_for_function("document.querySelector('.node-help-content img')?.naturalWidth > 300", timeout=10_000)
+            page.wait_for_function(
+                "document.querySelector('.node-help-content img')?.naturalWidth > 300", timeout=10_000
+            )
             assert page.inner_text(".node-help-content h1") == texts["Wan22MoEKSampler"]["display_name"]
             assert page.locator(".node-help-content tbody tr").count() == len(inputs_of(schemas["Wan22MoEKSampler"]))
         finally:

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from canvas import PACK
+
+from scripts.canvas import PACK
 
 PICTURES = Path(os.environ.get("WAN22_SCREENSHOTS", PACK / ".canvas" / "screenshots"))
 HIGH, LOW = (f"wan2.2_t2v_lightx2v_4steps_lora_v1.1_{word}_noise.safetensors" for word in ("high", "low"))
@@ -46,9 +47,15 @@ def shown(page):
 
 def wait_for(page, names):
     """Rows show a moment after a value has changed; Nodes 2.0 has to show the same ones."""
-    page.page.wait_for_function(f"names => JSON.stringify(({SHOWN})().map(([name]) => name)) === JSON.stringify(names)", arg=names, timeout=5000)
+    page.page.wait_for_function(
+        f"names => JSON.stringify(({SHOWN})().map(([name]) => name)) === JSON.stringify(names)", arg=names, timeout=5000
+    )
     if page.vue:
-        page.page.wait_for_function(f"names => {{ const there = new Set(({ON_PAGE})()); return there.size === names.length && names.every(n => there.has(n)) }}", arg=names, timeout=5000)
+        page.page.wait_for_function(
+            f"names => {{ const there = new Set(({ON_PAGE})()); return there.size === names.length && names.every(n => there.has(n)) }}",
+            arg=names,
+            timeout=5000,
+        )
 
 
 def row(number):
@@ -66,7 +73,9 @@ def choose(page, file):
 
 
 def put(page, name, value):
-    page.page.evaluate(f"([name, value]) => {{ {NODE}.widgets.find(widget => widget.name === name).value = value }}", [name, value])
+    page.page.evaluate(
+        f"([name, value]) => {{ {NODE}.widgets.find(widget => widget.name === name).value = value }}", [name, value]
+    )
 
 
 def sent(page):
@@ -119,7 +128,9 @@ def test_a_linked_strength_keeps_its_row(rows):
 def test_a_node_that_takes_the_id_of_another(page):
     """Nodes 2.0 remembers the widgets of an id, so that a new node may begin with the rows of an old one."""
     for value in (HIGH, "none"):
-        page.page.evaluate("() => { app.graph.clear(); const node = LiteGraph.createNode('Wan22LoraPair'); node.id = 77; app.graph.add(node) }")
+        page.page.evaluate(
+            "() => { app.graph.clear(); const node = LiteGraph.createNode('Wan22LoraPair'); node.id = 77; app.graph.add(node) }"
+        )
         page.fit()
         page.page.wait_for_timeout(600)
         put(page, "lora_1", value)
@@ -140,11 +151,18 @@ def test_a_run_is_reported_in_the_node(rows):
     put(rows, "lora_1", HIGH)
     put(rows, "strength_high_1", 0.5 + 0.1 * rows.vue)  # another prompt for each renderer: what is cached says nothing
     rows.page.evaluate("app.queuePrompt(0)")
-    rows.page.wait_for_function("document.querySelector('.wan22-report')?.textContent.includes('tensors applied')", timeout=60_000)
+    rows.page.wait_for_function(
+        "document.querySelector('.wan22-report')?.textContent.includes('tensors applied')", timeout=60_000
+    )
     lines = rows.page.locator(".wan22-report > div").all_text_contents()
     assert len(lines) == 3 and lines[0].startswith(f"Warning: {HIGH} says that it is for the high-noise expert")
     rows.page.wait_for_timeout(500)
-    assert rows.page.evaluate("(() => { const panel = document.querySelector('.wan22-report'); return panel.scrollHeight - panel.clientHeight })()") < 20
+    assert (
+        rows.page.evaluate(
+            "(() => { const panel = document.querySelector('.wan22-report'); return panel.scrollHeight - panel.clientHeight })()"
+        )
+        < 20
+    )
     assert set(sent(rows)) == {"high_noise", "low_noise", *row(1)}
     PICTURES.mkdir(parents=True, exist_ok=True)
     rows.picture(PICTURES / f"loras-{'nodes2' if rows.vue else 'classic'}.jpg")
@@ -161,4 +179,7 @@ def test_what_a_report_says_is_text(rows):
 def test_the_plan_is_shown_in_its_node(page):
     page.page.evaluate("() => { app.graph.clear(); app.graph.add(LiteGraph.createNode('Wan22Plan')) }")
     page.page.evaluate("app.queuePrompt(0)")
-    page.page.wait_for_function("document.querySelector('.wan22-report')?.textContent.includes('26 high-noise + 14 low-noise steps')", timeout=60_000)
+    page.page.wait_for_function(
+        "document.querySelector('.wan22-report')?.textContent.includes('26 high-noise + 14 low-noise steps')",
+        timeout=60_000,
+    )

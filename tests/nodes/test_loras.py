@@ -4,12 +4,20 @@ import re
 
 import pytest
 import torch
-from graphs import node, t2v
-from layouts import state_of
-from lora_files import LAYOUTS, halves, written
 from safetensors.torch import save_file
 
-OTHERS = ("whole tensors", "a file for each", "two of them", "both experts in a file", "one expert of a diffusers pair", "of the trainer")
+from tests.support.graphs import node, t2v
+from tests.support.layouts import state_of
+from tests.support.lora_files import LAYOUTS, halves, written
+
+OTHERS = (
+    "whole tensors",
+    "a file for each",
+    "two of them",
+    "both experts in a file",
+    "one expert of a diffusers pair",
+    "of the trainer",
+)
 
 
 @pytest.mark.parametrize("loader", ["ours", "native"])
@@ -26,14 +34,18 @@ def test_it_counts_for_each_expert(measured):
             f"lora.safetensors: n of n tensors applied to the {who}-noise expert" for who in ("high", "low")
         ]
     assert len(found["two of them"]["lines"]) == 4 and len(found["a file for each"]["lines"]) == 2
-    assert found["one expert of a diffusers pair"]["lines"] == ["lora.safetensors: 8 of 8 tensors applied to the low-noise expert"]
+    assert found["one expert of a diffusers pair"]["lines"] == [
+        "lora.safetensors: 8 of 8 tensors applied to the low-noise expert"
+    ]
 
 
 @pytest.mark.parametrize("loader", ["ours", "native"])
 def test_what_no_row_is_for_is_left_alone(measured, loader):
     found = dict(measured["what_the_node_leaves_alone"][loader])
     assert found.pop("line") == ["x_high.safetensors: 12 of 12 tensors applied to the high-noise expert"]
-    assert found == dict.fromkeys(("low as it was", "high patched", "off", "no row", "patched as by ComfyUI", "single"), True)
+    assert found == dict.fromkeys(
+        ("low as it was", "high patched", "off", "no row", "patched as by ComfyUI", "single"), True
+    )
 
 
 @pytest.mark.parametrize("loader", ["ours", "native"])
@@ -53,16 +65,23 @@ def loras(server, official_folder):
     """Files in models/loras, by name; and the weights that they fit."""
     folder, state = server.base / "models" / "loras", state_of(official_folder("t2v-a14b") / "high_noise_model", "dit")
     lora = written("lightx2v", halves(state))[0]
-    embedding = {"diffusion_model.patch_embedding.diff": torch.zeros(state["patch_embedding.weight"].shape[0], 36, 1, 2, 2)}
-    k_img = {f"diffusion_model.blocks.0.cross_attn.k_img.lora_{half}.weight": torch.zeros(4, 128) for half in ("up", "down")}
+    embedding = {
+        "diffusion_model.patch_embedding.diff": torch.zeros(state["patch_embedding.weight"].shape[0], 36, 1, 2, 2)
+    }
+    k_img = {
+        f"diffusion_model.blocks.0.cross_attn.k_img.lora_{half}.weight": torch.zeros(4, 128) for half in ("up", "down")
+    }
     odd = {"diffusion_model.blocks.99.self_attn.q.lora_up.weight": torch.zeros(4, 4), "text_model.x": torch.zeros(2)}
     wide = {key: t.new_zeros(t.shape[0], 3072) if "lora_down" in key else t for key, t in lora.items()}
     for name, content, metadata in (
-        ("style", lora, None), ("style_high_noise", lora, None), ("wan21_i2v", lora | embedding | k_img | odd, None),
-        ("told", lora, {"ss_base_model_version": "wan2.1_14b"}), ("of_the_5b", wide, None),
+        ("style", lora, None),
+        ("style_high_noise", lora, None),
+        ("wan21_i2v", lora | embedding | k_img | odd, None),
+        ("told", lora, {"ss_base_model_version": "wan2.1_14b"}),
+        ("of_the_5b", wide, None),
         ("of_sdxl", {f"lora_te1_{key}": t for key, t in lora.items()}, None),
         ("lokr", {"diffusion_model.blocks.0.ffn.0.lokr_w1": torch.zeros(2, 2)}, None),
-    ):  # fmt: skip
+    ):
         save_file(content, folder / f"{name}.safetensors", metadata)
     (folder / "page.safetensors").write_bytes(b"<!DOCTYPE html><html></html>")
     (folder / "pointer.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
@@ -84,43 +103,67 @@ def said(server, **rows):
 
 def test_rows_left_out_are_not_used_and_strengths_default_to_one(server, loras):
     assert said(server, lora_1="none", lora_3="style.safetensors", strength_high_3=0.5) == [
-        "style.safetensors: 12 of 12 tensors applied to the high-noise expert", "style.safetensors: 12 of 12 tensors applied to the low-noise expert",
-    ]  # fmt: skip
+        "style.safetensors: 12 of 12 tensors applied to the high-noise expert",
+        "style.safetensors: 12 of 12 tensors applied to the low-noise expert",
+    ]
     assert "Wan 2.2: style.safetensors: 12 of 12 tensors applied to the low-noise expert" in server.log
     assert server.run(with_loras())["outputs"]["loras"]["text"] == [""]
 
 
 def test_a_file_for_the_other_expert_is_named(server, loras):
     files = dict(lora_1="style_high_noise.safetensors")
-    assert said(server, **files, strength_low_1=0.0) == ["style_high_noise.safetensors: 12 of 12 tensors applied to the high-noise expert"]
+    assert said(server, **files, strength_low_1=0.0) == [
+        "style_high_noise.safetensors: 12 of 12 tensors applied to the high-noise expert"
+    ]
     for high in (1.0, 0.0):
         warning = said(server, **files, strength_high_1=high)[0]
-        assert warning.startswith("Warning: style_high_noise.safetensors says that it is for the high-noise expert: set strength_low to 0")
+        assert warning.startswith(
+            "Warning: style_high_noise.safetensors says that it is for the high-noise expert: set strength_low to 0"
+        )
 
 
 def test_what_is_for_another_base_is_counted_and_doubted(server, loras):
     lines = said(server, lora_1="wan21_i2v.safetensors", strength_low_1=0.0)
     assert re.fullmatch(
         r"wan21_i2v.safetensors: 12 of 17 tensors applied to the high-noise expert, 2 unknown: \S+, \S+, "
-        r"1 for other input channels skipped: diffusion_model.patch_embedding.diff, 2 of the Wan2.1 image branch skipped", lines[0],
-    ), lines  # fmt: skip
-    assert len(lines) == 3 and "for image-to-video, and this is a model for text-to-video" in lines[1] and "for Wan 2.1" in lines[2]
+        r"1 for other input channels skipped: diffusion_model.patch_embedding.diff, 2 of the Wan2.1 image branch skipped",
+        lines[0],
+    ), lines
+    assert (
+        len(lines) == 3
+        and "for image-to-video, and this is a model for text-to-video" in lines[1]
+        and "for Wan 2.1" in lines[2]
+    )
     assert "made for Wan 2.1" in said(server, lora_1="told.safetensors")[2]
 
 
-@pytest.mark.parametrize("name, message", [
-    ("of_the_5b", r"of_the_5b.safetensors changes blocks\S+ as one of size \(\d+, 3072\) \(the 5B\).*this model.*use the one for this model"),
-    ("of_sdxl", "none of the 12 tensors of of_sdxl.safetensors applies, such as lora_te1_"), ("lokr", "lokr.safetensors is a LoKr.*own LoRA loader"),
-    ("page", "a web page"), ("pointer", "a Git LFS pointer"), ("cut", "is damaged"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        (
+            "of_the_5b",
+            r"of_the_5b.safetensors changes blocks\S+ as one of size \(\d+, 3072\) \(the 5B\).*this model.*use the one for this model",
+        ),
+        ("of_sdxl", "none of the 12 tensors of of_sdxl.safetensors applies, such as lora_te1_"),
+        ("lokr", "lokr.safetensors is a LoKr.*own LoRA loader"),
+        ("page", "a web page"),
+        ("pointer", "a Git LFS pointer"),
+        ("cut", "is damaged"),
+    ],
+)
 def test_files_that_are_refused(server, loras, name, message):
     assert re.search(message, server.error(with_loras(lora_2=f"{name}.safetensors")), re.S)
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(lora_4="gone.safetensors"), "gone.safetensors is not in the folder models/loras"), (dict(lora_1="../../x.safetensors"), "not in the folder"),
-    (dict(lora_1=7), "7 is not in the folder"), (dict(lora_1="style.safetensors", strength_low_1=101.0), "value_bigger_than_max"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(lora_4="gone.safetensors"), "gone.safetensors is not in the folder models/loras"),
+        (dict(lora_1="../../x.safetensors"), "not in the folder"),
+        (dict(lora_1=7), "7 is not in the folder"),
+        (dict(lora_1="style.safetensors", strength_low_1=101.0), "value_bigger_than_max"),
+    ],
+)
 def test_rows_that_are_refused_before_anything_runs(server, loras, change, message):
     status, answer = server.post("/prompt", {"prompt": with_loras(**change)})
     assert status == 400 and message in str(answer)

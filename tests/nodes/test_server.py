@@ -9,19 +9,33 @@ import time
 import urllib.request
 
 import pytest
-from canvas import PACK, python_of
-from graphs import models, node, sampler, save, t2v
-from layouts import state_of
 from PIL import Image
 from safetensors.torch import save_file
 
+from scripts.canvas import PACK, python_of
+from tests.support.graphs import models, node, sampler, save, t2v
+from tests.support.layouts import state_of
 from wan_core.video import find_ffmpeg, read_metadata, read_video
 
 NODES = {
-    "Wan22ExpertLoader", "Wan22TextEncoderLoader", "Wan22TextEncode", "Wan22VAELoader", "Wan22VAEEncode", "Wan22VAEDecode",
-    "Wan22VAEDecodeToVideo", "Wan22EmptyLatent", "Wan22I2VConditioning", "Wan22TI2V", "Wan22VCU", "Wan22MoEGuider",
-    "Wan22FlowSchedule", "Wan22Solver", "Wan22MoEKSampler", "Wan22Plan", "Wan22LoraPair",
-}  # fmt: skip
+    "Wan22ExpertLoader",
+    "Wan22TextEncoderLoader",
+    "Wan22TextEncode",
+    "Wan22VAELoader",
+    "Wan22VAEEncode",
+    "Wan22VAEDecode",
+    "Wan22VAEDecodeToVideo",
+    "Wan22EmptyLatent",
+    "Wan22I2VConditioning",
+    "Wan22TI2V",
+    "Wan22VCU",
+    "Wan22MoEGuider",
+    "Wan22FlowSchedule",
+    "Wan22Solver",
+    "Wan22MoEKSampler",
+    "Wan22Plan",
+    "Wan22LoraPair",
+}
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +115,20 @@ def test_names_of_files_that_are_not_there(server, name):
 def test_image_to_video_with_first_and_last_frame(server, image):
     graph = models("i2v-a14b") | {
         "image": image,
-        "condition": node("Wan22I2VConditioning", positive=["text", 0], negative=["text", 1], vae=["vae", 0], width=48,
-                          height=32, length=9, start_image=["image", 0], end_image=["image", 0]),
+        "condition": node(
+            "Wan22I2VConditioning",
+            positive=["text", 0],
+            negative=["text", 1],
+            vae=["vae", 0],
+            width=48,
+            height=32,
+            length=9,
+            start_image=["image", 0],
+            end_image=["image", 0],
+        ),
         "sample": sampler(["condition", 2], ("condition", 0), ("condition", 1), boundary=0.9, shift=5.0),
         "save": save("i2v"),
-    }  # fmt: skip
+    }
     assert read_video(clip_of(server, server.run(graph))).shape == (9, 32, 48, 3)
 
 
@@ -125,19 +148,36 @@ def test_5b(server, image, with_image):
 def test_vace_with_references(server, image):
     graph = models("vace-a14b") | {
         "image": image,
-        "condition": node("Wan22VCU", positive=["text", 0], negative=["text", 1], vae=["vae", 0], width=48, height=32,
-                          length=9, strength=0.8, video=["image", 0], reference_images=["image", 0]),
+        "condition": node(
+            "Wan22VCU",
+            positive=["text", 0],
+            negative=["text", 1],
+            vae=["vae", 0],
+            width=48,
+            height=32,
+            length=9,
+            strength=0.8,
+            video=["image", 0],
+            reference_images=["image", 0],
+        ),
         "sample": sampler(["condition", 2], ("condition", 0), ("condition", 1), shift=16.0),
         "trim": node("TrimVideoLatent", samples=["sample", 0], trim_amount=["condition", 3]),
         "save": save("vace", ("trim", 0)),
-    }  # fmt: skip
+    }
     assert read_video(clip_of(server, server.run(graph))).shape == (9, 32, 48, 3)
 
 
-@pytest.mark.parametrize("solver, schedule", [
-    ("official dpmpp_2m", "official"), ("official euler", "simple"), ("euler", "simple"), ("uni_pc_bh2", "official"),
-    ("dpmpp_2m_sde", "beta"), ("heun", "normal"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "solver, schedule",
+    [
+        ("official dpmpp_2m", "official"),
+        ("official euler", "simple"),
+        ("euler", "simple"),
+        ("uni_pc_bh2", "official"),
+        ("dpmpp_2m_sde", "beta"),
+        ("heun", "normal"),
+    ],
+)
 def test_other_solvers_and_schedules(server, solver, schedule):
     server.run(t2v("solver", solver=solver, schedule=schedule))
 
@@ -145,14 +185,28 @@ def test_other_solvers_and_schedules(server, solver, schedule):
 def test_custom_sampling_with_the_native_nodes(server):
     graph = t2v("custom")
     graph |= {
-        "guider": node("Wan22MoEGuider", high_noise=["experts", 0], low_noise=["experts", 1], positive=["text", 0],
-                       negative=["text", 1], cfg_high=4.0, cfg_low=3.0, boundary=0.875),
+        "guider": node(
+            "Wan22MoEGuider",
+            high_noise=["experts", 0],
+            low_noise=["experts", 1],
+            positive=["text", 0],
+            negative=["text", 1],
+            cfg_high=4.0,
+            cfg_low=3.0,
+            boundary=0.875,
+        ),
         "sigmas": node("Wan22FlowSchedule", steps=4, shift=12.0, solver="unipc", denoise=1.0),
         "solver": node("Wan22Solver", solver="unipc"),
         "noise": node("RandomNoise", noise_seed=3),
-        "sample": node("SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0], sampler=["solver", 0],
-                       sigmas=["sigmas", 0], latent_image=["latent", 0]),
-    }  # fmt: skip
+        "sample": node(
+            "SamplerCustomAdvanced",
+            noise=["noise", 0],
+            guider=["guider", 0],
+            sampler=["solver", 0],
+            sigmas=["sigmas", 0],
+            latent_image=["latent", 0],
+        ),
+    }
     assert read_video(clip_of(server, server.run(graph))).shape == (9, 32, 48, 3)
 
 
@@ -174,7 +228,19 @@ def test_native_prompt_nodes_take_our_text_encoder(server):
 
 
 def test_plan_shows_a_table(server):
-    graph = {"plan": node("Wan22Plan", model="t2v-a14b", steps=40, boundary=0.0, shift=12.0, solver="unipc", width=832, height=480, length=81)}
+    graph = {
+        "plan": node(
+            "Wan22Plan",
+            model="t2v-a14b",
+            steps=40,
+            boundary=0.0,
+            shift=12.0,
+            solver="unipc",
+            width=832,
+            height=480,
+            length=81,
+        )
+    }
     (text,) = server.run(graph)["outputs"]["plan"]["text"]
     assert "low-noise expert gets no step" in text and "32,760 tokens" in text and "peak" in text
 
@@ -204,10 +270,17 @@ def test_slots_that_one_name_or_the_metadata_say_are_wrong(server, official_fold
 
     def said(high, low):
         graph = t2v("claims", seed=5)
-        graph["experts"]["inputs"] = {"high_noise": f"claims/{high}.safetensors", "low_noise": f"claims/{low}.safetensors"}
+        graph["experts"]["inputs"] = {
+            "high_noise": f"claims/{high}.safetensors",
+            "low_noise": f"claims/{low}.safetensors",
+        }
         return server.error(graph)
 
-    assert "Swap the two" in said("b", "a") and "Swap the two" in said("first_low", "c") and "Swap the two" in said("d", "first_high")
+    assert (
+        "Swap the two" in said("b", "a")
+        and "Swap the two" in said("first_low", "c")
+        and "Swap the two" in said("d", "first_high")
+    )
     assert "both low-noise experts" in said("first_low", "b")
     graph = t2v("claims", seed=5)
     graph["experts"]["inputs"] = {"high_noise": "claims/a.safetensors", "low_noise": "claims/d.safetensors"}
@@ -234,24 +307,33 @@ def test_a_batch_gives_a_file_each(server):
 
 def test_frames_that_do_not_fit_are_cut_and_it_is_said(server, image):
     graph = {
-        "image": image, "frames": node("RepeatImageBatch", image=["image", 0], amount=6),
+        "image": image,
+        "frames": node("RepeatImageBatch", image=["image", 0], amount=6),
         "vae": node("Wan22VAELoader", vae_name="wan_2.1_vae.safetensors"),
         "encode": node("Wan22VAEEncode", pixels=["frames", 0], vae=["vae", 0], tile_size=0, overlap=64),
         "decode": node("Wan22VAEDecode", samples=["encode", 0], vae=["vae", 0], tile_size=32, overlap=64),
         "keep": node("SaveImage", images=["decode", 0], filename_prefix="cut"),
-    }  # fmt: skip
+    }
     assert len(server.run(graph)["outputs"]["keep"]["images"]) == 5
     assert "Encoded the first 5 of 6 frames at 80×56" in server.log
 
 
-DAMAGE = {"a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "a web page": b"<!DOCTYPE html><html></html>",
-          "is empty": b"", "is damaged": b"\xff" * 64}  # fmt: skip
+DAMAGE = {
+    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    "a web page": b"<!DOCTYPE html><html></html>",
+    "is empty": b"",
+    "is damaged": b"\xff" * 64,
+}
 
 
 @pytest.mark.parametrize("what", DAMAGE)
 def test_damaged_files_are_recognised_by_every_loader(server, what):
     name = what.replace(" ", "_") + ".safetensors"
-    for folder, part, key in (("diffusion_models", "experts", "high_noise"), ("vae", "vae", "vae_name"), ("text_encoders", "clip", "text_encoder")):
+    for folder, part, key in (
+        ("diffusion_models", "experts", "high_noise"),
+        ("vae", "vae", "vae_name"),
+        ("text_encoders", "clip", "text_encoder"),
+    ):
         (server.base / "models" / folder / name).write_bytes(DAMAGE[what])
         graph = t2v("damaged")
         graph[part]["inputs"][key] = name
@@ -259,31 +341,56 @@ def test_damaged_files_are_recognised_by_every_loader(server, what):
 
 
 def test_images_are_no_clip_and_leave_no_file(server):
-    graph = {"latent": node("EmptyLatentImage", width=64, height=64, batch_size=1), "vae": node("Wan22VAELoader", vae_name="wan_2.1_vae.safetensors"),
-             "save": save("images/none", ("latent", 0))}  # fmt: skip
+    graph = {
+        "latent": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "vae": node("Wan22VAELoader", vae_name="wan_2.1_vae.safetensors"),
+        "save": save("images/none", ("latent", 0)),
+    }
     assert "video latents" in server.error(graph)
     graph = t2v("é" * 130)
     assert "a short name" in server.error(graph)
     assert not list((server.base / "output").rglob("none*")) and not list((server.base / "output").rglob("é*"))
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda g: g["experts"]["inputs"].update(low_noise=g["experts"]["inputs"]["high_noise"]), "in both slots"),
-    (lambda g: g["experts"]["inputs"].update(
-        high_noise=g["experts"]["inputs"]["low_noise"], low_noise=g["experts"]["inputs"]["high_noise"]), "Swap the two"),
-    (lambda g: g["experts"]["inputs"].update(low_noise="i2v-a14b/wan2.2_low_noise_14B_fp16.safetensors"), "two experts of one model"),
-    (lambda g: g["vae"]["inputs"].update(vae_name="ti2v-5b/wan_2.2_vae.safetensors"), "the VAE's 48 channels"),
-    (lambda g: g["latent"]["inputs"].update(family="5B", width=64, height=64), "48 channels.*16 latent channels"),
-    (lambda g: g["experts"]["inputs"].update(
-        high_noise="i2v-a14b/wan2.2_high_noise_14B_fp16.safetensors", low_noise="none"), "36.*without an image|two experts"),
-    (lambda g: g["save"]["inputs"].update(filename_prefix="../../outside"), "inside the output folder"),
-    (lambda g: g["latent"]["inputs"].update(width=50), "multiples of 16|value"),
-    (lambda g: g["experts"]["inputs"].update(low_noise="vace-a14b/wan2.2_low_noise_14B_fp16.safetensors"), "VACE branch"),
-    (lambda g: g["sample"]["inputs"].update(high_noise=["experts", 1]) or g["experts"]["inputs"].update(
-        high_noise="wan2.2_ti2v_5B_fp16.safetensors", low_noise="none"), "low_noise.*high_noise output"),
-    (lambda g: g["latent"]["inputs"].update(width=4096, height=4096, length=401), "tokens"),
-    (lambda g: g["latent"]["inputs"].update(width=4096, height=4096, length=81, batch_size=64), "fewer clips"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda g: g["experts"]["inputs"].update(low_noise=g["experts"]["inputs"]["high_noise"]), "in both slots"),
+        (
+            lambda g: g["experts"]["inputs"].update(
+                high_noise=g["experts"]["inputs"]["low_noise"], low_noise=g["experts"]["inputs"]["high_noise"]
+            ),
+            "Swap the two",
+        ),
+        (
+            lambda g: g["experts"]["inputs"].update(low_noise="i2v-a14b/wan2.2_low_noise_14B_fp16.safetensors"),
+            "two experts of one model",
+        ),
+        (lambda g: g["vae"]["inputs"].update(vae_name="ti2v-5b/wan_2.2_vae.safetensors"), "the VAE's 48 channels"),
+        (lambda g: g["latent"]["inputs"].update(family="5B", width=64, height=64), "48 channels.*16 latent channels"),
+        (
+            lambda g: g["experts"]["inputs"].update(
+                high_noise="i2v-a14b/wan2.2_high_noise_14B_fp16.safetensors", low_noise="none"
+            ),
+            "36.*without an image|two experts",
+        ),
+        (lambda g: g["save"]["inputs"].update(filename_prefix="../../outside"), "inside the output folder"),
+        (lambda g: g["latent"]["inputs"].update(width=50), "multiples of 16|value"),
+        (
+            lambda g: g["experts"]["inputs"].update(low_noise="vace-a14b/wan2.2_low_noise_14B_fp16.safetensors"),
+            "VACE branch",
+        ),
+        (
+            lambda g: (
+                g["sample"]["inputs"].update(high_noise=["experts", 1])
+                or g["experts"]["inputs"].update(high_noise="wan2.2_ti2v_5B_fp16.safetensors", low_noise="none")
+            ),
+            "low_noise.*high_noise output",
+        ),
+        (lambda g: g["latent"]["inputs"].update(width=4096, height=4096, length=401), "tokens"),
+        (lambda g: g["latent"]["inputs"].update(width=4096, height=4096, length=81, batch_size=64), "fewer clips"),
+    ],
+)
 def test_wrong_parts_are_refused_with_both_named(server, change, message):
     graph = t2v("wrong", seed=99)
     change(graph)
@@ -296,9 +403,10 @@ def test_wrong_parts_are_refused_with_both_named(server, change, message):
 
 def test_cancel_in_either_expert_frees_the_way_for_the_next(server):
     for steps, wait in ((200, 0.5), (200, 3)):
-        prompt = server.queue(t2v("cancel", steps=steps, seed=steps + int(wait)) | {
-            "latent": node("Wan22EmptyLatent", width=160, height=160, length=33, batch_size=1, family="A14B")
-        })  # fmt: skip
+        prompt = server.queue(
+            t2v("cancel", steps=steps, seed=steps + int(wait))
+            | {"latent": node("Wan22EmptyLatent", width=160, height=160, length=33, batch_size=1, family="A14B")}
+        )
         time.sleep(wait)
         server.post("/interrupt", {})
         entry = server.wait(prompt)
@@ -308,11 +416,25 @@ def test_cancel_in_either_expert_frees_the_way_for_the_next(server):
 
 def test_the_queue_client_changes_prompt_and_seed_and_saves_the_clip(server, tmp_path):
     (tmp_path / "workflow.json").write_text(json.dumps(t2v("client")))
-    command = [sys.executable, PACK / "scripts" / "queue_workflow.py", tmp_path / "workflow.json", "--prompt", "一只猫",
-               "--seed", "77", "--out", tmp_path / "clip.mp4", "--server", server.url.removeprefix("http://")]  # fmt: skip
+    command = [
+        sys.executable,
+        PACK / "scripts" / "queue_workflow.py",
+        tmp_path / "workflow.json",
+        "--prompt",
+        "一只猫",
+        "--seed",
+        "77",
+        "--out",
+        tmp_path / "clip.mp4",
+        "--server",
+        server.url.removeprefix("http://"),
+    ]
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "Wan22MoEKSampler 1/4 (high-noise expert" in run.stdout and "Wan22MoEKSampler 4/4 (low-noise expert" in run.stdout
+    assert (
+        "Wan22MoEKSampler 1/4 (high-noise expert" in run.stdout
+        and "Wan22MoEKSampler 4/4 (low-noise expert" in run.stdout
+    )
     made_with = json.loads(read_metadata(tmp_path / "clip.mp4")["prompt"])
     assert made_with["text"]["inputs"]["positive"] == "一只猫" and made_with["sample"]["inputs"]["seed"] == 77
     assert len(read_video(tmp_path / "clip.mp4")) == 9
@@ -342,4 +464,3 @@ print(loaded, time.perf_counter() - start, [m for m in sys.modules if ".wan_core
     run = subprocess.run([python_of(comfyui), "-c", code % str(PACK)], capture_output=True, text=True, cwd=comfyui)
     loaded, seconds, modules = run.stdout.strip().splitlines()[-1].split(" ", 2)
     assert loaded == "True" and float(seconds) < 0.5 and modules == "[]", run.stdout + run.stderr
-

@@ -5,8 +5,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from canvas import PACK
 
+from scripts.canvas import PACK
 from wan_core.video import read_metadata, read_video
 
 WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
@@ -30,7 +30,11 @@ def test_every_workflow_has_its_picture_and_its_api_file():
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=by_stem)
 def test_the_note_says_where_every_file_goes(workflow):
-    notes = "".join(node["widgets_values"][0] for node in json.loads(workflow.read_text())["nodes"] if node["type"] == "MarkdownNote")
+    notes = "".join(
+        node["widgets_values"][0]
+        for node in json.loads(workflow.read_text())["nodes"]
+        if node["type"] == "MarkdownNote"
+    )
     files = {
         value
         for node in api_of(workflow).values()
@@ -60,7 +64,12 @@ def test_it_runs(server, workflow):
         if "steps" in node["inputs"]:
             node["inputs"]["steps"] = min(node["inputs"]["steps"], 6)
     entry = server.run(graph)
-    (shown,) = (file for output in entry["outputs"].values() for file in output.get("images", []) if file["filename"].endswith(".mp4"))
+    (shown,) = (
+        file
+        for output in entry["outputs"].values()
+        for file in output.get("images", [])
+        if file["filename"].endswith(".mp4")
+    )
     clip = server.base / "output" / shown["subfolder"] / shown["filename"]
     assert read_video(clip).shape == (33 if long else 9, 64, 96, 3)
     assert set(json.loads(read_metadata(clip)["prompt"])) == set(graph)

@@ -3,18 +3,22 @@
 import numpy as np
 import pytest
 import torch
-from ledger import Ledger
-from small_clips import SMALL, picture
 
+from tests.support.ledger import Ledger
+from tests.support.small_clips import SMALL, picture
 from wan_core import WanPipeline
 from wan_core.errors import NumericalError, OutOfMemory
 from wan_core.pipeline.request import Request
 
 
-@pytest.mark.parametrize("name, inputs", [
-    ("t2v-a14b", {}), ("i2v-a14b", {"image": picture(), "last_image": picture()}),
-    ("vace-a14b", {"video": np.zeros((5, 32, 48, 3), np.uint8), "mask": picture()}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, inputs",
+    [
+        ("t2v-a14b", {}),
+        ("i2v-a14b", {"image": picture(), "last_image": picture()}),
+        ("vace-a14b", {"video": np.zeros((5, 32, 48, 3), np.uint8), "mask": picture()}),
+    ],
+)
 def test_out_of_memory_is_said_and_nothing_is_kept(official_folder, name, inputs):
     pipe = WanPipeline.from_pretrained(official_folder(name))
     pipe.enable_model_cpu_offload()
@@ -29,7 +33,7 @@ def test_out_of_memory_is_said_and_nothing_is_kept(official_folder, name, inputs
         with pytest.raises(OutOfMemory, match="Tried to allocate 20 GiB.*enable_model_cpu_offload") as caught:
             pipe("a cat", **inputs, **SMALL)
         assert calls and ledger.live == 0, "tensors of the failed run are still alive"
-    assert caught.value is not None and pipe.slot.resident == ()
+    assert caught.value is not None and pipe.offloader.resident == ()
     handle.remove()
     assert torch.isfinite(pipe("a cat", **inputs, **SMALL).latents).all()
 
@@ -63,7 +67,7 @@ def test_interrupt_in_either_expert_leaves_nothing(official_folder):
                 pipe("a cat", callback=callback, **SMALL)
             except KeyboardInterrupt:
                 pass
-        assert ledger.live == 0 and pipe.slot.resident == ()
+        assert ledger.live == 0 and pipe.offloader.resident == ()
 
 
 def test_nan_names_the_step(official_folder):

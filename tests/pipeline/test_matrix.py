@@ -5,20 +5,27 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from small_clips import picture
 
+from tests.support.small_clips import picture
 from wan_core import WanPipeline
 from wan_core.errors import CheckpointError, InputError
 
 VAES = {"t2v-a14b": "2.1", "i2v-a14b": "2.1", "ti2v-5b": "2.2", "vace-a14b": "2.1", "wan21-t2v-14b": "2.1"}
 INPUTS = {
-    "text": {}, "image": {"image": picture()}, "last image": {"image": picture(), "last_image": picture()},
-    "video": {"video": np.zeros((5, 64, 96, 3), np.uint8)}, "mask": {"mask": picture()}, "reference": {"reference_images": [picture()]},
-}  # fmt: skip
+    "text": {},
+    "image": {"image": picture()},
+    "last image": {"image": picture(), "last_image": picture()},
+    "video": {"video": np.zeros((5, 64, 96, 3), np.uint8)},
+    "mask": {"mask": picture()},
+    "reference": {"reference_images": [picture()]},
+}
 FITS = {
-    "t2v-a14b": {"text"}, "wan21-t2v-14b": {"text"}, "i2v-a14b": {"image", "last image"}, "ti2v-5b": {"text", "image"},
+    "t2v-a14b": {"text"},
+    "wan21-t2v-14b": {"text"},
+    "i2v-a14b": {"image", "last image"},
+    "ti2v-5b": {"text", "image"},
     "vace-a14b": {"text", "video", "mask", "reference"},
-}  # fmt: skip
+}
 # What a LoRA changes, and the models that have it in this size.
 LORAS = {
     "blocks of this width": ({"blocks.0.self_attn.q": (128, 128)}, set(VAES)),
@@ -40,7 +47,9 @@ def test_models_and_vaes(official_folder, tmp_path, name, vae):
     (folder / f"Wan{VAES[name]}_VAE.pth").unlink()
     donor = next(other for other in VAES if VAES[other] == vae)
     shutil.copy(official_folder(donor) / f"Wan{vae}_VAE.pth", folder)
-    with pytest.raises(CheckpointError, match=f"-channel latents and Wan{vae}_VAE.pth is the {vae} VAE.*Put the other VAE"):
+    with pytest.raises(
+        CheckpointError, match=f"-channel latents and Wan{vae}_VAE.pth is the {vae} VAE.*Put the other VAE"
+    ):
         WanPipeline.from_pretrained(folder)
 
 

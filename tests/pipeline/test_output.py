@@ -6,9 +6,9 @@ import weakref
 
 import numpy as np
 import pytest
-from ledger import Ledger
-from small_clips import PROMPTS, SMALL
 
+from tests.support.ledger import Ledger
+from tests.support.small_clips import PROMPTS, SMALL
 from wan_core import WanPipeline, export_to_video
 from wan_core.errors import InputError
 from wan_core.video import read_metadata, read_video
@@ -55,7 +55,7 @@ def test_an_output_follows_its_pipeline(official_folder, tmp_path):
     out = pipe("a cat", **SMALL)
     pipe.enable_model_cpu_offload()
     out.save(tmp_path / "clip.mp4")
-    assert pipe.slot.resident == ()
+    assert pipe.offloader.resident == ()
     with pytest.raises(IndexError):
         out.save(tmp_path / "other.mp4", sample=1)
 

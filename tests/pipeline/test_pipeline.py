@@ -3,20 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from layouts import write_layout
-from small_clips import PROMPTS, SMALL, SMALL_5B, picture
 
+from tests.support.layouts import write_layout
+from tests.support.small_clips import PROMPTS, SMALL, SMALL_5B, picture
 from wan_core import WanPipeline, export_to_video
 from wan_core.video import read_metadata, read_video
 
 
 @pytest.mark.parametrize("layout", ["official", "diffusers", "comfyui"])
-@pytest.mark.parametrize("name, inputs", [
-    ("t2v-a14b", {}),
-    ("i2v-a14b", {"image": picture()}),
-    ("ti2v-5b", {"image": picture(64, 64)}),
-    ("vace-a14b", {"reference_images": [picture()]}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, inputs",
+    [
+        ("t2v-a14b", {}),
+        ("i2v-a14b", {"image": picture()}),
+        ("ti2v-5b", {"image": picture(64, 64)}),
+        ("vace-a14b", {"reference_images": [picture()]}),
+    ],
+)
 def test_every_layout_gives_the_same_clip(layout, name, inputs, official_folder, open_pipe, tmp_path):
     source = official_folder(name)
     opened = WanPipeline.from_pretrained(write_layout(layout, tmp_path / layout, source, name))
@@ -30,10 +33,17 @@ def test_every_layout_gives_the_same_clip(layout, name, inputs, official_folder,
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-@pytest.mark.parametrize("name, inputs", [
-    ("t2v-a14b", {}), ("i2v-a14b", {"image": picture()}), ("i2v-a14b", {"image": picture(), "last_image": picture()}),
-    ("ti2v-5b", {}), ("wan21-t2v-1.3b", {}), ("wan21-vace-1.3b", {"video": np.zeros((5, 32, 48, 3), np.uint8)}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, inputs",
+    [
+        ("t2v-a14b", {}),
+        ("i2v-a14b", {"image": picture()}),
+        ("i2v-a14b", {"image": picture(), "last_image": picture()}),
+        ("ti2v-5b", {}),
+        ("wan21-t2v-1.3b", {}),
+        ("wan21-vace-1.3b", {"video": np.zeros((5, 32, 48, 3), np.uint8)}),
+    ],
+)
 def test_offload_changes_no_bit(prompt, name, inputs, official_folder, open_pipe):
     numbers = SMALL_5B if name == "ti2v-5b" else SMALL
     lean = WanPipeline.from_pretrained(official_folder(name))
@@ -46,7 +56,9 @@ def test_the_usual_diffusers_example_runs(official_folder, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     pipe = WanPipeline.from_pretrained(official_folder(), torch_dtype=torch.bfloat16)
     pipe.enable_model_cpu_offload()
-    output = pipe(prompt="A cat walks", height=64, width=80, num_frames=9, num_inference_steps=5, guidance_scale=5.0).frames[0]
+    output = pipe(
+        prompt="A cat walks", height=64, width=80, num_frames=9, num_inference_steps=5, guidance_scale=5.0
+    ).frames[0]
     export_to_video(output, "x.mp4", fps=16)
     assert output.shape == (9, 64, 80, 3) and output.dtype == np.float32 and 0 <= output.min() <= output.max() <= 1
     assert read_video("x.mp4").shape == (9, 64, 80, 3)
@@ -59,7 +71,9 @@ def test_one_side_of_the_size_follows_the_image(open_pipe):
 
 def test_numpy_numbers_are_numbers(pipe):
     numbers = {name: np.int64(value) for name, value in SMALL.items()}
-    assert torch.equal(pipe("a cat", guidance_scale=np.float32(3), **numbers).latents, pipe("a cat", guidance_scale=3, **SMALL).latents)
+    assert torch.equal(
+        pipe("a cat", guidance_scale=np.float32(3), **numbers).latents, pipe("a cat", guidance_scale=3, **SMALL).latents
+    )
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "auto", None])
@@ -110,7 +124,9 @@ def test_one_seed_for_a_batch_counts_up_and_none_is_drawn(pipe):
 def test_the_given_first_frame_of_a_5b_clip_stays(open_pipe):
     pipe = open_pipe("ti2v-5b")
     out = pipe("a cat", image=picture(64, 64), **SMALL_5B)
-    alone = pipe.vae.encode(torch.from_numpy(np.array(picture(64, 64))).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1)
+    alone = pipe.vae.encode(
+        torch.from_numpy(np.array(picture(64, 64))).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
+    )
     assert torch.allclose(out.latents[:, :, :1], alone, atol=1e-4)
 
 
@@ -123,9 +139,12 @@ def test_image_decides_the_size_where_none_is_given(open_pipe):
 
 def test_vace_keeps_video_frames_and_drops_references(open_pipe):
     out = open_pipe("vace-a14b")(
-        "a cat", video=np.zeros((9, 40, 60, 3), np.uint8), mask=picture(60, 40), reference_images=[picture(30, 90)],
+        "a cat",
+        video=np.zeros((9, 40, 60, 3), np.uint8),
+        mask=picture(60, 40),
+        reference_images=[picture(30, 90)],
         **{k: v for k, v in SMALL.items() if k != "num_frames"},
-    )  # fmt: skip
+    )
     assert out.request.shape.frames == 9 and out.latents.shape[2] == 3
 
 
@@ -146,7 +165,7 @@ def test_the_size_decides_whether_both_passes_go_in_one_batch(pipe, monkeypatch)
     tokens = pipe("a cat", **SMALL).request.shape.tokens(pipe.preset.vae, pipe.preset.dit)
     for few in (tokens, tokens - 1):
         sizes.clear()
-        monkeypatch.setattr("wan_core.pipeline.pipeline.FEW_TOKENS", few)
+        monkeypatch.setattr("wan_core.pipeline.pipeline.BATCHED_CFG_MAX_TOKENS", few)
         latents.append(pipe("a cat", **SMALL).latents)
         assert set(sizes) == ({2} if few == tokens else {1})
     handle.remove()

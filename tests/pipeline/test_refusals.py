@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from ledger import Ledger
-from small_clips import SMALL, SMALL_5B, picture
 
+from tests.support.ledger import Ledger
+from tests.support.small_clips import SMALL, SMALL_5B, picture
 from wan_core import WanPipeline
 from wan_core.errors import CheckpointError, CheckpointNotFound, InputError, VideoError
 
@@ -20,52 +20,60 @@ def test_no_sampling_without_an_ffmpeg(pipe, tmp_path, monkeypatch):
     assert not steps
 
 
-@pytest.mark.parametrize("arguments", [{"torch_dtype": "int4"}, {"torch_dtype": torch.int8}, {"device": "quantum"}, {"device": "cuda:99"}])
+@pytest.mark.parametrize(
+    "arguments", [{"torch_dtype": "int4"}, {"torch_dtype": torch.int8}, {"device": "quantum"}, {"device": "cuda:99"}]
+)
 def test_dtypes_and_devices_that_cannot_be_used(official_folder, arguments):
     with pytest.raises(InputError):
         WanPipeline.from_pretrained(official_folder(), **arguments)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(height=33), r"48×33.*multiples of 16.*width is 48, height 32 or 48"),
-    (dict(num_frames=6), "num_frames is 6.*nearest count is 5 or 9"),
-    (dict(num_frames=10**9 + 1), "num_frames"),
-    (dict(num_frames=-5), "num_frames"),
-    (dict(width=float("nan")), "width"),
-    (dict(num_inference_steps=0), "steps"),
-    (dict(num_inference_steps=-1), "steps"),
-    (dict(guidance_scale=float("nan")), "guidance_scale"),
-    (dict(guidance_scale=-1.0), "guidance_scale"),
-    (dict(guidance_scale=10**400), "guidance_scale"),
-    (dict(height=16384, width=16384, num_frames=4093), "1,073,741,824 tokens.*smaller or shorter"),
-    (dict(guidance_scale_2=float("inf")), "guidance_scale_2"),
-    (dict(boundary_ratio=1.2), "boundary_ratio"),
-    (dict(flow_shift=0), "flow_shift"),
-    (dict(step_cache=-0.1), "step_cache"),
-    (dict(step_cache=float("nan")), "step_cache"),
-    (dict(solver="heun"), "heun.*unipc"),
-    (dict(seed=2**64), "seed"),
-    (dict(seed=[1, 2]), "2 seeds for 1 prompts"),
-    (dict(prompt=7), "prompt is 7"),
-    (dict(prompt=[]), "prompt"),
-    (dict(negative_prompt=["a", "b"]), "2 negative prompts"),
-    (dict(image=picture()), "image was given.*text-to-video model .16 input channels.*image-to-video"),
-    (dict(video=np.zeros((5, 32, 48, 3), np.uint8)), "video was given.*VACE"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(height=33), r"48×33.*multiples of 16.*width is 48, height 32 or 48"),
+        (dict(num_frames=6), "num_frames is 6.*nearest count is 5 or 9"),
+        (dict(num_frames=10**9 + 1), "num_frames"),
+        (dict(num_frames=-5), "num_frames"),
+        (dict(width=float("nan")), "width"),
+        (dict(num_inference_steps=0), "steps"),
+        (dict(num_inference_steps=-1), "steps"),
+        (dict(guidance_scale=float("nan")), "guidance_scale"),
+        (dict(guidance_scale=-1.0), "guidance_scale"),
+        (dict(guidance_scale=10**400), "guidance_scale"),
+        (dict(height=16384, width=16384, num_frames=4093), "1,073,741,824 tokens.*smaller or shorter"),
+        (dict(guidance_scale_2=float("inf")), "guidance_scale_2"),
+        (dict(boundary_ratio=1.2), "boundary_ratio"),
+        (dict(flow_shift=0), "flow_shift"),
+        (dict(step_cache=-0.1), "step_cache"),
+        (dict(step_cache=float("nan")), "step_cache"),
+        (dict(solver="heun"), "heun.*unipc"),
+        (dict(seed=2**64), "seed"),
+        (dict(seed=[1, 2]), "2 seeds for 1 prompts"),
+        (dict(prompt=7), "prompt is 7"),
+        (dict(prompt=[]), "prompt"),
+        (dict(negative_prompt=["a", "b"]), "2 negative prompts"),
+        (dict(image=picture()), "image was given.*text-to-video model .16 input channels.*image-to-video"),
+        (dict(video=np.zeros((5, 32, 48, 3), np.uint8)), "video was given.*VACE"),
+    ],
+)
 def test_wrong_arguments_are_refused_before_any_work(pipe, arguments, message):
     with Ledger() as ledger, pytest.raises(InputError, match=message):
         pipe(**{"prompt": "a cat", **SMALL} | arguments)
     assert ledger.peak == 0
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({}, "no image.*36 input channels"),
-    ({"image": "missing.png"}, "missing.png does not exist"),
-    ({"image": __file__}, "is not an image"),
-    ({"image": 7}, "image is a int"),
-    ({"image": torch.full((3, 32, 48), 255.0)}, r"\[-1, 1\]"),
-    ({"image": picture(), "last_image": __file__}, "last_image.*is not an image"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({}, "no image.*36 input channels"),
+        ({"image": "missing.png"}, "missing.png does not exist"),
+        ({"image": __file__}, "is not an image"),
+        ({"image": 7}, "image is a int"),
+        ({"image": torch.full((3, 32, 48), 255.0)}, r"\[-1, 1\]"),
+        ({"image": picture(), "last_image": __file__}, "last_image.*is not an image"),
+    ],
+)
 def test_wrong_images_are_refused(open_pipe, arguments, message):
     with pytest.raises(InputError, match=message):
         open_pipe("i2v-a14b")("a cat", **arguments, **SMALL)
@@ -89,14 +97,17 @@ def copy_of(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "copy")
 
 
-@pytest.mark.parametrize("remove, message", [
-    ("low_noise_model", "high_noise_model but no low_noise_model.*both experts"),
-    ("high_noise_model", "low_noise_model but no high_noise_model"),
-    ("Wan2.1_VAE.pth", "no VAE file"),
-    ("models_t5_umt5-xxl-enc-bf16.pth", "no text encoder"),
-    ("google", "the tokenizer"),
-    ("high_noise_model/diffusion_pytorch_model-00002-of-00002.safetensors", "lacks diffusion_pytorch_model-00002"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "remove, message",
+    [
+        ("low_noise_model", "high_noise_model but no low_noise_model.*both experts"),
+        ("high_noise_model", "low_noise_model but no high_noise_model"),
+        ("Wan2.1_VAE.pth", "no VAE file"),
+        ("models_t5_umt5-xxl-enc-bf16.pth", "no text encoder"),
+        ("google", "the tokenizer"),
+        ("high_noise_model/diffusion_pytorch_model-00002-of-00002.safetensors", "lacks diffusion_pytorch_model-00002"),
+    ],
+)
 def test_a_folder_that_lacks_a_part(official_folder, tmp_path, remove, message):
     folder = copy_of(official_folder(), tmp_path)
     path = folder / remove

@@ -3,19 +3,25 @@
 from collections import Counter
 
 import pytest
-from small_clips import PROMPTS, SMALL, SMALL_5B, picture
 
+from tests.support.small_clips import PROMPTS, SMALL, SMALL_5B, picture
 from wan_core import WanPipeline
 
 
 @pytest.mark.parametrize("few_tokens", [0, 512])
 @pytest.mark.parametrize("offload", [False, True])
-@pytest.mark.parametrize("name, inputs", [
-    ("t2v-a14b", {}), ("i2v-a14b", {"image": picture()}), ("vace-a14b", {"reference_images": [picture()]}),
-    ("ti2v-5b", {}), ("ti2v-5b", {"image": picture(64, 64)}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, inputs",
+    [
+        ("t2v-a14b", {}),
+        ("i2v-a14b", {"image": picture()}),
+        ("vace-a14b", {"reference_images": [picture()]}),
+        ("ti2v-5b", {}),
+        ("ti2v-5b", {"image": picture(64, 64)}),
+    ],
+)
 def test_nothing_is_computed_twice_in_a_run(name, inputs, offload, few_tokens, official_folder, monkeypatch):
-    monkeypatch.setattr("wan_core.pipeline.pipeline.FEW_TOKENS", few_tokens)
+    monkeypatch.setattr("wan_core.pipeline.pipeline.BATCHED_CFG_MAX_TOKENS", few_tokens)
     pipe = WanPipeline.from_pretrained(official_folder(name))
     if offload:
         pipe.enable_model_cpu_offload()
@@ -23,8 +29,12 @@ def test_nothing_is_computed_twice_in_a_run(name, inputs, offload, few_tokens, o
 
     def watch(who, expert):
         for part, layer in expert.named_modules():
-            if part in ("text_embedding.0", "time_embedding.0", "time_projection.1") or part.endswith(("cross_attn.k", "cross_attn.v")):
-                layer.register_forward_hook(lambda m, given, out, key=(who, part): rows.update({key: given[0][..., 0].numel()}))
+            if part in ("text_embedding.0", "time_embedding.0", "time_projection.1") or part.endswith(
+                ("cross_attn.k", "cross_attn.v")
+            ):
+                layer.register_forward_hook(
+                    lambda m, given, out, key=(who, part): rows.update({key: given[0][..., 0].numel()})
+                )
         rope = expert.rope
         monkeypatch.setattr(expert, "rope", lambda *args: (calls.update([who]), rope(*args))[1])
 

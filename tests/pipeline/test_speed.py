@@ -6,9 +6,9 @@ from types import ModuleType
 
 import pytest
 import torch
-from small_clips import SMALL
 
 import wan_core.attention
+from tests.support.small_clips import SMALL
 from wan_core import WanPipeline
 from wan_core.errors import InputError, NumericalError
 from wan_core.ops import sdpa
@@ -60,7 +60,9 @@ def test_a_backend_that_cannot_be_used_is_refused(official_folder, name):
 
 
 @pytest.mark.parametrize("offload", [False, True])
-def test_a_backend_that_returns_nan_is_replaced_with_one_warning_an_expert(official_folder, pipe, installed, caplog, offload):
+def test_a_backend_that_returns_nan_is_replaced_with_one_warning_an_expert(
+    official_folder, pipe, installed, caplog, offload
+):
     installed(broken=True)
     broken = open_with(official_folder(), "flash")
     if offload:
@@ -68,7 +70,9 @@ def test_a_backend_that_returns_nan_is_replaced_with_one_warning_an_expert(offic
     with caplog.at_level(logging.WARNING):
         out, again = (broken("a cat", **SMALL).latents for _ in range(2))
     assert torch.equal(out, pipe("a cat", **SMALL).latents) and torch.equal(out, again)
-    assert [record.message for record in caplog.records] == ["flash attention returned NaN or infinity; sdpa from here on"] * 2
+    assert [record.message for record in caplog.records] == [
+        "flash attention returned NaN or infinity; sdpa from here on"
+    ] * 2
 
 
 def test_weights_that_give_nan_with_sdpa_too_are_an_error(official_folder, installed):

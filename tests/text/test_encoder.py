@@ -1,7 +1,7 @@
 import pytest
 import torch
-from goldens import difference, golden
 
+from tests.support.goldens import difference, golden
 from wan_core.checkpoints import load_text_encoder
 from wan_core.config import TextConfig
 from wan_core.text import UMT5

@@ -1,21 +1,24 @@
 import pytest
 import torch
 
-from wan_core.demo.tiny import train_tokenizer
 from wan_core.errors import CheckpointError, CheckpointNotFound
+from wan_core.testing import train_tokenizer
 from wan_core.text import Tokenizer, clean
 
 
-@pytest.mark.parametrize("raw, cleaned", [
-    ("  a  cat\n\twalks ", "a cat walks"),
-    ("cats &amp;amp; dogs", "cats & dogs"),
-    ("&lt;b&gt;", "<b>"),
-    ("schÃ¶n", "schön"),
-    ("a\u00a0cat", "a cat"),
-    ("一只猫，在雪地里", "一只猫,在雪地里"),  # ftfy makes full-width punctuation narrow
-    ("", ""),
-    ("(a cat:1.3) [dog]", "(a cat:1.3) [dog]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "raw, cleaned",
+    [
+        ("  a  cat\n\twalks ", "a cat walks"),
+        ("cats &amp;amp; dogs", "cats & dogs"),
+        ("&lt;b&gt;", "<b>"),
+        ("schÃ¶n", "schön"),
+        ("a\u00a0cat", "a cat"),
+        ("一只猫，在雪地里", "一只猫,在雪地里"),  # ftfy makes full-width punctuation narrow
+        ("", ""),
+        ("(a cat:1.3) [dog]", "(a cat:1.3) [dog]"),
+    ],
+)
 def test_cleaning(raw, cleaned):
     assert clean(raw) == cleaned
 

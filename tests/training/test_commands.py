@@ -3,19 +3,19 @@ import random
 import pytest
 from safetensors.torch import load_file
 
+from scripts.demo_model.clips import SCENES, clip
+from scripts.demo_model.text import captions
 from wan_core.checkpoints import load_dit, load_vae
 from wan_core.cli import BAD_INPUT, BAD_MODEL, OK, main
-from wan_core.demo.clips import SCENES, clip
-from wan_core.demo.text import captions
 from wan_core.video import export_to_video
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
-    chance = random.Random(0)
-    for k, scene in enumerate(chance.sample(SCENES, 2)):
-        video = clip(scene, chance)[0]
+    rng = random.Random(0)
+    for k, scene in enumerate(rng.sample(SCENES, 2)):
+        video = clip(scene, rng)[0]
         export_to_video((video.permute(1, 2, 3, 0) + 1) / 2, folder / f"{k}.mp4")
         (folder / f"{k}.txt").write_text("\n".join(captions(scene)), "utf-8")
     return folder
@@ -26,7 +26,17 @@ NUMBERS = ["--width", "32", "--height", "32", "--frames", "5", "--steps", "2", "
 
 @pytest.mark.parametrize("model", ["t2v-a14b", "i2v-a14b"])
 def test_an_expert(official_folder, clips, tmp_path, model):
-    arguments = ["train", "expert", str(official_folder(model)), str(clips), "--out", str(tmp_path), "--expert", "low", *NUMBERS]
+    arguments = [
+        "train",
+        "expert",
+        str(official_folder(model)),
+        str(clips),
+        "--out",
+        str(tmp_path),
+        "--expert",
+        "low",
+        *NUMBERS,
+    ]
     assert main(arguments) == OK
     trained = load_dit(tmp_path / "expert_low.safetensors")
     assert trained.config.in_channels == (36 if model == "i2v-a14b" else 16)
@@ -34,7 +44,18 @@ def test_an_expert(official_folder, clips, tmp_path, model):
 
 
 def test_a_lora(official_folder, clips, tmp_path, capfd):
-    arguments = ["train", "lora", str(official_folder()), str(clips), "--out", str(tmp_path), "--expert", "high", "--rank", "2"]
+    arguments = [
+        "train",
+        "lora",
+        str(official_folder()),
+        str(clips),
+        "--out",
+        str(tmp_path),
+        "--expert",
+        "high",
+        "--rank",
+        "2",
+    ]
     assert main([*arguments, *NUMBERS]) == OK
     assert "lora_high.safetensors" in capfd.readouterr().out
     state = load_file(tmp_path / "lora_high.safetensors")
@@ -48,13 +69,16 @@ def test_a_vae(clips, tmp_path, capfd):
     assert load_vae(tmp_path / "vae.safetensors").config.dim == 4
 
 
-@pytest.mark.parametrize("change, code, message", [
-    (["--expert", "all"], BAD_INPUT, "high or low"),
-    (["--frames", "6"], BAD_INPUT, "5 or 9"),
-    (["--frames", "21"], BAD_INPUT, "has 17 frames"),
-    (["--steps", "0"], BAD_INPUT, "--steps is 0"),
-    (["--boundary", "2"], BAD_INPUT, "boundary is 2.0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, code, message",
+    [
+        (["--expert", "all"], BAD_INPUT, "high or low"),
+        (["--frames", "6"], BAD_INPUT, "5 or 9"),
+        (["--frames", "21"], BAD_INPUT, "has 17 frames"),
+        (["--steps", "0"], BAD_INPUT, "--steps is 0"),
+        (["--boundary", "2"], BAD_INPUT, "boundary is 2.0"),
+    ],
+)
 def test_what_is_wrong_is_said(official_folder, clips, tmp_path, capfd, change, code, message):
     arguments = ["train", "expert", str(official_folder()), str(clips), "--out", str(tmp_path), "--expert", "low"]
     assert main([*arguments, *NUMBERS, *change]) == code
@@ -62,7 +86,16 @@ def test_what_is_wrong_is_said(official_folder, clips, tmp_path, capfd, change, 
 
 
 def test_clips_need_captions(official_folder, tmp_path, capfd):
-    arguments = ["train", "expert", str(official_folder()), str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--expert", "low"]
+    arguments = [
+        "train",
+        "expert",
+        str(official_folder()),
+        str(tmp_path / "data"),
+        "--out",
+        str(tmp_path / "out"),
+        "--expert",
+        "low",
+    ]
     assert main(arguments) == BAD_MODEL
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.png").write_bytes(b"")

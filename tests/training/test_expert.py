@@ -7,8 +7,8 @@ from wan_core.config import DiTConfig
 from wan_core.dit import WanDiT
 from wan_core.errors import CheckpointError, InputError
 from wan_core.flow import interpolate, training_timesteps
-from wan_core.training.expert import NoiseRange, Samples, expert_loss, new_expert, pad, start_from, train_expert
-from wan_core.training.lora import add_lora, lora_state
+from wan_core.lora.train import add_lora, lora_state
+from wan_core.training.expert import LatentDataset, NoiseRange, expert_loss, new_expert, pad, start_from, train_expert
 from wan_core.training.run import RunConfig, TrainingRun
 
 CONFIG = DiTConfig(dim=128, ffn_dim=64, heads=1, layers=2, text_dim=16)
@@ -19,7 +19,7 @@ def data():
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(4, 16, 2, 4, 4, generator=generator)
     texts = [torch.randn(n, 16, generator=generator) for n in (1, 3, 5, 2, 4, 6)]
-    return Samples(latents, texts, [[2], [3], [4], [5]], [0, 1])
+    return LatentDataset(latents, texts, [[2], [3], [4], [5]], [0, 1])
 
 
 def test_noise_is_restricted_to_the_experts_range(data, monkeypatch):
@@ -32,7 +32,14 @@ def test_noise_is_restricted_to_the_experts_range(data, monkeypatch):
     for expert, low, high in (("high", 875, 1000), ("low", 0, 875), ("all", 0, 1000)):
         seen.clear()
         for seed in range(30):
-            expert_loss(model, data.latents, data.texts[0], None, NoiseRange.of(expert, 0.875, 5.0), torch.Generator().manual_seed(seed))
+            expert_loss(
+                model,
+                data.latents,
+                data.texts[0],
+                None,
+                NoiseRange.of(expert, 0.875, 5.0),
+                torch.Generator().manual_seed(seed),
+            )
         assert low <= min(seen) and max(seen) <= high and max(seen) - min(seen) > 0.9 * (high - low)
     with pytest.raises(InputError, match="high, low or all"):
         NoiseRange.of("middle", 0.9, 5.0)
@@ -93,7 +100,13 @@ def test_lora_starts_without_effect_and_merges_as_it_is_written(tmp_path, data):
     frozen = {name: p.clone() for name, p in model.named_parameters()}
     add_lora(model, rank=4, alpha=2.0)
     torch.testing.assert_close(model(x, t, text), before)
-    train_expert(model, data, NoiseRange(0.0, 1.0), TrainingRun(tmp_path, {"dit": model}, RunConfig(steps=20, rate=1e-2, warmup=2)), 4)
+    train_expert(
+        model,
+        data,
+        NoiseRange(0.0, 1.0),
+        TrainingRun(tmp_path, {"dit": model}, RunConfig(steps=20, rate=1e-2, warmup=2)),
+        4,
+    )
     after, state = model(x, t, text), lora_state(model)
     assert (after - before).abs().max() > 1e-3
     merged = WanDiT(CONFIG)

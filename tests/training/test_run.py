@@ -41,7 +41,7 @@ def test_the_loss_falls_and_is_logged(tmp_path):
 def test_the_average_ends_near_the_weights(tmp_path):
     run, layer = fit(tmp_path, RunConfig(steps=100, rate=1e-2, warmup=5, ema=0.9))
     trained = layer.weight.clone()
-    run.use_average()
+    run.apply_ema()
     assert 0 < (layer.weight - trained).abs().max() < 0.1
 
 

@@ -3,8 +3,8 @@ import random
 import pytest
 import torch
 
+from scripts.demo_model.train_vae import batch, inside_psnr
 from wan_core.config import VAEConfig
-from wan_core.demo.train_vae import batch, inside_psnr
 from wan_core.training.run import RunConfig, TrainingRun
 from wan_core.training.vae import VAELoss, VAELossWeights, moments, new_vae, normalise_latents, reconstruct
 from wan_core.vae import WanVAE
@@ -24,7 +24,9 @@ def test_training_and_inference_run_the_same_network(videos):
     usual.load_state_dict(vae.state_dict())
     latents = usual.encode(videos)
     mean, _ = moments(vae, videos)
-    torch.testing.assert_close((mean - torch.tensor(CONFIG.mean).view(1, -1, 1, 1, 1)) / torch.tensor(CONFIG.std).view(1, -1, 1, 1, 1), latents)
+    torch.testing.assert_close(
+        (mean - torch.tensor(CONFIG.mean).view(1, -1, 1, 1, 1)) / torch.tensor(CONFIG.std).view(1, -1, 1, 1, 1), latents
+    )
     torch.testing.assert_close(reconstruct(vae, mean).clamp(-1, 1), usual.decode(latents), atol=1e-4, rtol=1e-4)
 
 

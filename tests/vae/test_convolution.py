@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from goldens import difference
-from ledger import Ledger
 from torch import nn
 
+from tests.support.goldens import difference
+from tests.support.ledger import Ledger
 from wan_core.config import VAEConfig
 from wan_core.vae import WanVAE
 from wan_core.vae.convolution import LARGE, is_direct

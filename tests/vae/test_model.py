@@ -1,8 +1,8 @@
 import pytest
 import torch
-from goldens import difference, golden
-from ledger import Ledger
 
+from tests.support.goldens import difference, golden
+from tests.support.ledger import Ledger
 from wan_core.checkpoints import load_vae
 from wan_core.config import VAEConfig
 from wan_core.errors import InputError
@@ -112,9 +112,13 @@ def test_memory_does_not_grow_with_the_clip(name):
     assert peak(49, encode) <= peak(9, encode) * 1.02
 
 
-@pytest.mark.parametrize("config, parameters, tensors", [
-    (VAEConfig(), 126_892_531, 194), (VAEConfig.wan22(), 704_688_668, 196),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "config, parameters, tensors",
+    [
+        (VAEConfig(), 126_892_531, 194),
+        (VAEConfig.wan22(), 704_688_668, 196),
+    ],
+)
 def test_real_sizes(config, parameters, tensors):
     with torch.device("meta"):
         state = WanVAE(config).state_dict()

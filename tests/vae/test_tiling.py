@@ -1,7 +1,7 @@
 import pytest
 import torch
-from goldens import golden
 
+from tests.support.goldens import golden
 from wan_core.checkpoints import load_vae
 from wan_core.errors import InputError
 from wan_core.vae.tiling import _ramp, _spans, decode_tiled, encode_tiled

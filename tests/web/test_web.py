@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wan_core.checkpoints.lora import expert_of
+from wan_core.lora.file import expert_of
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -25,13 +25,30 @@ def node():
 
 
 def test_what_needs_no_page(node):
-    run = subprocess.run([node, "--test", *map(str, Path(__file__).parent.glob("*.test.mjs"))], capture_output=True, text=True)
+    run = subprocess.run(
+        [node, "--test", *map(str, Path(__file__).parent.glob("*.test.mjs"))], capture_output=True, text=True
+    )
     assert run.returncode == 0 and re.search(r"(pass|# pass) [1-9]", run.stdout), run.stdout[-4000:] + run.stderr
 
 
 def test_the_page_and_the_library_read_names_alike(node):
     """The LoRA node sets strengths by the name of a file; the server warns by it."""
-    words = ("high", "low", "High", "LOW", "highnoise", "low_noise", "low noise", "HighNoise", "flow", "highlands", "below", "style", "v1.1", "é")
+    words = (
+        "high",
+        "low",
+        "High",
+        "LOW",
+        "highnoise",
+        "low_noise",
+        "low noise",
+        "HighNoise",
+        "flow",
+        "highlands",
+        "below",
+        "style",
+        "v1.1",
+        "é",
+    )
     names = [f"{a}{gap}{b}.safetensors" for a in words for gap in ("_", "-", "", " ", "/", "1") for b in words]
     script = f'import {{ expertOf }} from "{ROOT}/web/loras.js"; console.log(JSON.stringify({json.dumps(names)}.map(expertOf)));'
     run = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, text=True, check=True)

@@ -1,9 +1,16 @@
 """Reading models: files, folders, layouts."""
 
 from .build import load_dit, load_text_encoder, load_vae
-from .describe import FolderInfo, PartInfo, inspect
-from .folder import ModelFolder, find_model
+from .model_files import ModelFolder, find_model
+from .summary import FolderInfo, PartInfo, inspect
 
 __all__ = [
-    "FolderInfo", "ModelFolder", "PartInfo", "find_model", "inspect", "load_dit", "load_text_encoder", "load_vae",
-]  # fmt: skip
+    "FolderInfo",
+    "ModelFolder",
+    "PartInfo",
+    "find_model",
+    "inspect",
+    "load_dit",
+    "load_text_encoder",
+    "load_vae",
+]

@@ -1,29 +1,30 @@
 """From weights to modules: built without memory, then given the tensors of the file."""
 
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Callable, Mapping, Optional, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
 from ..errors import CheckpointError
-from ..memory.devices import usable_device, usable_dtype
 from ..text import UMT5
 from ..vae import WanVAE
-from .formats import infer_dit, infer_text, infer_vae, main_dtype
-from .names import KINDS, official_names
-from .quant import check_formats, mark_packed, packed_weight
-from .read import Weights, from_state_dict, open_weights, read_config
+from .formats.open import Weights, from_state_dict, open_weights, read_config
+from .infer import infer_dit, infer_text, infer_vae, main_dtype
+from .key_maps import PARTS, to_official
+from .quant import check_formats, mark_quantized, quantized_weight
 
 Source = str | Path | Mapping[str, Tensor] | Weights
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def load_dit(
-    source: Source, config=None, dtype: Optional[torch.dtype] = None, device: torch.device | str = "cpu"
+    source: Source, config=None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> WanDiT:
     """A diffusion transformer in evaluation mode.
 
@@ -39,12 +40,12 @@ def load_dit(
         CheckpointError: damaged, incomplete, in a format that only ComfyUI unpacks, or not a transformer.
     """
     weights = open_part(source, "dit")
-    config = infer_dit(weights, config or config_beside(source))
+    config = infer_dit(weights, config or sibling_config(source))
     return _build(lambda: WanDiT(config), weights, dtype, device, keep=is_float32_layer)
 
 
 def load_vae(
-    source: Source, config=None, dtype: Optional[torch.dtype] = None, device: torch.device | str = "cpu"
+    source: Source, config=None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> WanVAE:
     """A VAE in evaluation mode; version and widths are recognised from the tensors.
 
@@ -61,7 +62,7 @@ def load_vae(
 
 
 def load_text_encoder(
-    source: Source, config=None, dtype: Optional[torch.dtype] = None, device: torch.device | str = "cpu"
+    source: Source, config=None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> UMT5:
     """A umT5 encoder in evaluation mode.
 
@@ -92,7 +93,7 @@ def open_part(source: Source, kind: str) -> Weights:
         CheckpointError: another kind of file, or a format that only ComfyUI unpacks.
     """
     if not isinstance(source, (str, Path, Mapping, Weights)):
-        raise CheckpointError(f"{KINDS[kind]} from a {type(source).__name__}", "a path or a state dict")
+        raise CheckpointError(f"{PARTS[kind]} from a {type(source).__name__}", "a path or a state dict")
     if not isinstance(source, Weights):
         source = from_state_dict(source) if isinstance(source, Mapping) else open_weights(source)
     check_formats(source)
@@ -100,12 +101,13 @@ def open_part(source: Source, kind: str) -> Weights:
     if kind == "dit" and clip:
         raise CheckpointError(
             f"{source.source} is a Wan2.1 image-to-video model (it has a CLIP image branch)",
-            "a Wan2.2 image-to-video model, or a text-to-video model", "Use Wan2.2-I2V-A14B instead",
-        )  # fmt: skip
-    return mark_packed(source.renamed(official_names(kind, source, source.source)))
+            "a Wan2.2 image-to-video model, or a text-to-video model",
+            "Use Wan2.2-I2V-A14B instead",
+        )
+    return mark_quantized(source.renamed(to_official(kind, source, source.source)))
 
 
-def config_beside(source: Source) -> Optional[dict]:
+def sibling_config(source: Source) -> dict | None:
     """config.json of a folder, where it describes a transformer."""
     if not isinstance(source, (str, Path)):
         return None
@@ -117,7 +119,7 @@ def config_beside(source: Source) -> Optional[dict]:
 def _build(
     construct: Callable[[], Module],
     weights: Weights,
-    dtype: Optional[torch.dtype],
+    dtype: torch.dtype | None,
     device: torch.device | str,
     keep: Callable[[str], bool] = lambda name: False,
 ) -> Module:
@@ -127,17 +129,17 @@ def _build(
     device, dtype = usable_device(device), usable_dtype(dtype)
     expected = module.state_dict()
     _check_names(weights, expected)
-    packings = {info.packing for info in weights.info.values() if info.packing}
+    qtypes = {info.qtype for info in weights.info.values() if info.qtype}
     if dtype is None:
-        dtype = torch.bfloat16 if packings else main_dtype(weights)
-    if any(packing.startswith("float8") for packing in packings):
+        dtype = torch.bfloat16 if qtypes else main_dtype(weights)
+    if any(qtype.startswith("float8") for qtype in qtypes):
         logging.getLogger(__name__).warning(
             "%s: fp8 weights are computed in %s, a layer at a time", weights.source, str(dtype).removeprefix("torch.")
         )
     state = {}
     for name in expected:
-        if weights.info[name].packing:
-            state[name] = packed_weight(weights, name, dtype, device)
+        if weights.info[name].qtype:
+            state[name] = quantized_weight(weights, name, dtype, device)
             continue
         stored = weights.info[name].dtype
         wanted = stored if keep(name) and stored.itemsize >= dtype.itemsize else dtype
@@ -175,9 +177,10 @@ def _check_names(weights: Weights, expected: Mapping[str, Tensor]) -> None:
         shapes = f"{name} is {weights.shape(name)} instead of {tuple(expected[name].shape)}"
         problems.append(f"has {len(wrong)} tensors of another shape ({shapes})")
     raise CheckpointError(
-        f"{weights.source} {' and '.join(problems)}", "a complete checkpoint of this model",
+        f"{weights.source} {' and '.join(problems)}",
+        "a complete checkpoint of this model",
         "Download it again, or pass the config= that it was made with",
-    )  # fmt: skip
+    )
 
 
 def _some(names: list[str]) -> str:

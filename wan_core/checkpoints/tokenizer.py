@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from ..text import Tokenizer
-from .gguf import GGUF
+from .formats.gguf import GGUF
 
 
 def open_tokenizer(path: Path, max_length: int = 512) -> Tokenizer:
@@ -31,9 +31,10 @@ def gguf_tokenizer(path: Path) -> bytes:
     tokens, scores, kinds = (file.array(key + name) for name in ("tokens", "scores", "token_type"))
     if not tokens or scores is None or kinds is None or not len(tokens) == len(scores) == len(kinds):
         raise CheckpointError(
-            f"{file.path} holds no complete tokenizer", "a GGUF text encoder with its tokens, scores and token types",
+            f"{file.path} holds no complete tokenizer",
+            "a GGUF text encoder with its tokens, scores and token types",
             "Use umt5_xxl_fp16.safetensors from Comfy-Org",
-        )  # fmt: skip
+        )
     pieces = b"".join(
         _field(1, _field(1, token.encode()) + b"\x15" + struct.pack("<f", score) + _number(3, kind))
         for token, score, kind in zip(tokens, scores, kinds)
@@ -41,7 +42,9 @@ def gguf_tokenizer(path: Path) -> bytes:
     flags = {3: "add_space_prefix", 4: "remove_extra_whitespaces"}
     normaliser = _field(2, bytes(file.array(key + "precompiled_charsmap") or ()))
     normaliser += b"".join(_number(field, file.metadata.get(key + name) != "False") for field, name in flags.items())
-    unigram = _number(3, 1) + _number(40, 2) + _number(42, 1) + _number(43, 0)  # unknown 2, end of sequence 1, padding 0
+    unigram = (
+        _number(3, 1) + _number(40, 2) + _number(42, 1) + _number(43, 0)
+    )  # unknown 2, end of sequence 1, padding 0
     return pieces + _field(2, unigram) + _field(3, normaliser)
 
 

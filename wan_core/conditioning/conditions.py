@@ -1,6 +1,6 @@
 """Images, first frames and video-condition units, encoded for the models that take them."""
 
-from typing import Iterator, Optional, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +8,12 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import InputError
-from ..shapes import ROPE_POSITIONS, either, latent_frames, nearest_frames, video_frames, whole_number
+from ..shapes import ROPE_POSITIONS, latent_frames, nearest_frames, video_frames
 from ..vae import WanVAE
+from ..validate import either, whole_number
 
 
-def image_to_video(vae: WanVAE, image: Tensor, frames: int, last_image: Optional[Tensor] = None) -> Tensor:
+def image_to_video(vae: WanVAE, image: Tensor, frames: int, last_image: Tensor | None = None) -> Tensor:
     """Condition of an image-to-video model: 4 mask channels (1 = given), then 16 latent channels.
 
     The frames that are not given are mid grey. Works through the clip in chunks.
@@ -68,7 +69,7 @@ def first_frame(vae: WanVAE, image: Tensor) -> Tensor:
     return vae.encode(image[None, :, None])
 
 
-class KeepFirstFrame:
+class FirstFrameMask:
     """TI2V-5B image-to-video: the first latent frame is given, its tokens are at timestep 0, and it is put back after
     every step.
 
@@ -81,7 +82,7 @@ class KeepFirstFrame:
     def __init__(self, z: Tensor, patch: tuple[int, int, int] = (1, 2, 2)):
         self.z, self.patch = z, patch
 
-    def pin(self, x: Tensor) -> Tensor:
+    def constrain(self, x: Tensor) -> Tensor:
         """x (B, 48, T, h, w) with the given frame in its place."""
         return torch.cat((self.z.to(x).expand(len(x), -1, -1, -1, -1), x[:, :, 1:]), dim=2)
 
@@ -95,8 +96,8 @@ class KeepFirstFrame:
 
 def vcu(
     vae: WanVAE,
-    video: Optional[Tensor] = None,
-    mask: Optional[Tensor] = None,
+    video: Tensor | None = None,
+    mask: Tensor | None = None,
     references: Sequence[Tensor] = (),
     *,
     frames: int,
@@ -147,11 +148,13 @@ def _clip_length(frames) -> int:
     """A frame count that the VAE can make; how long a clip a model can make is checked elsewhere."""
     frames = whole_number("frames", frames, 1, video_frames(ROPE_POSITIONS))
     if frames % 4 != 1:
-        raise InputError(f"{frames} frames", "a multiple of 4, plus 1", f"The nearest count is {either(nearest_frames(frames))}")
+        raise InputError(
+            f"{frames} frames", "a multiple of 4, plus 1", f"The nearest count is {either(nearest_frames(frames))}"
+        )
     return frames
 
 
-def _masked(video: Optional[Tensor], mask: Tensor, reactive: bool, size: tuple[int, int, int]) -> Iterator[Tensor]:
+def _masked(video: Tensor | None, mask: Tensor, reactive: bool, size: tuple[int, int, int]) -> Iterator[Tensor]:
     """One half of the video, frame by frame; what belongs to the other half is grey. The mask is cut at 0.5."""
     frames, height, width = size
     for i in range(frames):

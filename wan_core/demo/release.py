@@ -1,9 +1,9 @@
 """The shipped model: where it lies, how its files are written, and how they are put together for other programs."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Mapping
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from torch import Tensor
 from ..checkpoints import load_dit
 from ..config import PRESETS
 from ..errors import InputError
+from ..testing import write_expert
 from ..text import UMT5
 from ..vae import WanVAE
-from .tiny import write_expert
 
 FOLDER = Path(__file__).parent / "model"
 VAE, TEXT, TOKENIZER = "Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth", "google"
@@ -40,7 +40,9 @@ def demo_model(task: str, folder: str | Path | None = None) -> Path:
     if task == TASKS[0]:
         return shared_folder()
     if task != TASKS[1] or folder is None:
-        raise InputError(f"the demo model {task!r} in {folder}", "t2v-a14b, or i2v-a14b with a folder to put it together in")
+        raise InputError(
+            f"the demo model {task!r} in {folder}", "t2v-a14b, or i2v-a14b with a folder to put it together in"
+        )
     folder = Path(folder)
     for name in EXPERTS:
         shutil.copytree(FOLDER / task / name, folder / name, dirs_exist_ok=True)

@@ -1,6 +1,6 @@
 """Layers of the Wan transformer. Parameter names are the official ones."""
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ def modulated(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tenso
     return torch.addcmul(shift, norm(x), scale + 1)
 
 
-class TextKeys(NamedTuple):
+class CrossAttnKV(NamedTuple):
     """Keys and values of one block's cross-attention, and the bias that folds the padding.
 
     The official model pads text with zero rows to `text_len` and attends to all of them. The rows are identical,
@@ -42,7 +42,7 @@ class TextKeys(NamedTuple):
 
     k: Tensor  # (B, n, heads, head_dim)
     v: Tensor
-    bias: Optional[Tensor]  # (1, n), or None where nothing is folded
+    bias: Tensor | None  # (1, n), or None where nothing is folded
 
 
 class SelfAttention(nn.Module):
@@ -75,17 +75,17 @@ class SelfAttention(nn.Module):
 class CrossAttention(SelfAttention):
     """Attention to text: the same projections, no rotation, no mask."""
 
-    def text_keys(self, text: Tensor, bias: Optional[Tensor]) -> TextKeys:  # text (B, n, D)
-        return TextKeys(self.split(self.norm_k(self.k(text))), self.split(self.v(text)), bias)
+    def text_keys(self, text: Tensor, bias: Tensor | None) -> CrossAttnKV:  # text (B, n, D)
+        return CrossAttnKV(self.split(self.norm_k(self.k(text))), self.split(self.v(text)), bias)
 
-    def forward(self, x: Tensor, text: TextKeys, onto: Tensor) -> Tensor:
+    def forward(self, x: Tensor, text: CrossAttnKV, onto: Tensor) -> Tensor:
         """onto, which may be written over, + attention of x."""
         if self.is_short(x, text):
             return self.by_scores(x, text, onto)
         q = self.split(self.norm_q(self.q(x)))
         return add_linear(onto, self.o, self.attention(q, *text).flatten(2), over=True)
 
-    def is_short(self, x: Tensor, text: TextKeys) -> bool:
+    def is_short(self, x: Tensor, text: CrossAttnKV) -> bool:
         """Whether `by_scores` is right and faster: a CPU, nothing that looks into the layers or wants gradients, and few keys."""
         if torch.is_grad_enabled():
             return False
@@ -93,7 +93,7 @@ class CrossAttention(SelfAttention):
         plain = self.attention is sdpa and isinstance(self.norm_q, RMSNorm) and is_plain(self.o, x)
         return plain and computes_in_float32(x.dtype) and self.heads * n <= 0.8 * x.shape[2] and 8 * n <= x.shape[1]
 
-    def by_scores(self, x: Tensor, text: TextKeys, onto: Tensor) -> Tensor:
+    def by_scores(self, x: Tensor, text: CrossAttnKV, onto: Tensor) -> Tensor:
         """The same for n keys, with the output projection on their values: heads·n products a token and channel, not D.
 
         All is linear but the softmax and the norm, so the norm's weight goes to the keys, and its scale to the scores.
@@ -115,7 +115,9 @@ class FeedForward(nn.Sequential):
     """Linear, GELU, Linear; added to the stream as the attentions are, over it."""
 
     def __init__(self, config: DiTConfig, ops):
-        super().__init__(ops.Linear(config.dim, config.ffn_dim), nn.GELU("tanh"), ops.Linear(config.ffn_dim, config.dim))
+        super().__init__(
+            ops.Linear(config.dim, config.ffn_dim), nn.GELU("tanh"), ops.Linear(config.ffn_dim, config.dim)
+        )
 
     def forward(self, x: Tensor, onto: Tensor, gate: Tensor) -> Tensor:
         return add_linear(onto, self[2], linear_gelu(self[0], x), gate, over=True)
@@ -137,10 +139,10 @@ class Block(nn.Module):
         self.ffn = FeedForward(config, ops)
         self.modulation = nn.Parameter(nn.init.normal_(torch.empty(1, 6, config.dim), std=config.dim**-0.5))
 
-    def forward(self, x: Tensor, mod: Modulation, rope: Tensor, text: TextKeys) -> Tensor:
+    def forward(self, x: Tensor, mod: Modulation, rope: Tensor, text: CrossAttnKV) -> Tensor:
         return self.feed_forward(self.attend(x, mod, rope, text), mod, text.k.dtype)
 
-    def attend(self, x: Tensor, mod: Modulation, rope: Tensor, text: TextKeys) -> Tensor:
+    def attend(self, x: Tensor, mod: Modulation, rope: Tensor, text: CrossAttnKV) -> Tensor:
         dtype = text.k.dtype  # what the branches compute in
         shift, scale, gate = mod.parts(self.modulation.to(x), 0, 3)
         x = self.self_attn(modulated(self.norm1, x, shift, scale).to(dtype), rope, x, gate)

@@ -2,7 +2,8 @@
 
 import functools
 import math
-from typing import NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,19 +13,19 @@ from torch import Tensor, nn
 from ..config import DiTConfig
 from ..errors import InputError
 from ..ops import Attention, Layers, in_float32, sdpa
-from .layers import Block, Head, Modulation, TextKeys
+from .layers import Block, CrossAttnKV, Head, Modulation
 from .rope import rope_table
 from .vace import VaceBlock
 
 
-class Text(NamedTuple):
+class TextCache(NamedTuple):
     """A prompt as the blocks see it: cross-attention keys of every main block and every VACE block."""
 
-    blocks: list[TextKeys]
-    vace_blocks: list[TextKeys]
+    blocks: list[CrossAttnKV]
+    vace_blocks: list[CrossAttnKV]
 
 
-class Control(NamedTuple):
+class VaceState(NamedTuple):
     """One VACE condition on its way through the control branch."""
 
     tokens: Tensor  # (B, L, D)
@@ -69,10 +70,10 @@ class WanDiT(nn.Module):
         x: Tensor,
         t: Tensor,
         text: Tensor,
-        y: Optional[Tensor] = None,
-        vace: Optional[Tensor | Sequence[Tensor]] = None,
+        y: Tensor | None = None,
+        vace: Tensor | Sequence[Tensor] | None = None,
         vace_scale: float | Sequence[float] = 1.0,
-        memory: Optional[dict] = None,
+        memory: dict | None = None,
     ) -> Tensor:
         """Velocity of noisy latents.
 
@@ -99,7 +100,7 @@ class WanDiT(nn.Module):
         tokens = self.run_blocks(tokens, mod, rope, keys, controls)
         return self.unpatchify(self.head(tokens, e, mod.index), grid)
 
-    def remember(self):
+    def session(self):
         """This model for one sampling run: rotary tables, text projections and cross-attention keys are kept between calls.
 
         Make a new one when the weights change, and drop it after the run.
@@ -107,7 +108,7 @@ class WanDiT(nn.Module):
         return functools.partial(self, memory={})
 
     @staticmethod
-    def _recall(memory: dict, name: str, key, compute, room: Optional[int] = 1):
+    def _recall(memory: dict, name: str, key, compute, room: int | None = 1):
         """compute(), or its earlier result for this very `key` (a tensor is compared by identity); keeps `room` results."""
         kept = memory.setdefault(name, [])
         for known, result in kept:
@@ -127,7 +128,7 @@ class WanDiT(nn.Module):
         """Rotary table of the tokens."""
         return rope_table([torch.arange(size) for size in grid], self.config.head_dim, device)
 
-    def embed_time(self, t: Tensor, memory: Optional[dict] = None) -> tuple[Tensor, Modulation]:
+    def embed_time(self, t: Tensor, memory: dict | None = None) -> tuple[Tensor, Modulation]:
         """Embedding (U, D) of the distinct timesteps in t, and the blocks' modulation; `memory` as in `forward`."""
         values, index = t.reshape(len(t), -1).unique(return_inverse=True)
         known = {} if memory is None else memory.setdefault("timesteps", {})
@@ -139,7 +140,7 @@ class WanDiT(nn.Module):
         e, rows = (torch.stack(kept) for kept in zip(*(known[value] for value in wanted)))
         return e, Modulation(rows, index if len(values) > 1 else index[:, :1])
 
-    def embed_text(self, text: Tensor) -> Text:
+    def embed_text(self, text: Tensor) -> TextCache:
         """Cross-attention keys and values of every block; the padding rows are folded together."""
         n, padding = text.shape[1], self.config.text_len - text.shape[1]
         text = text.to(self.compute_dtype)
@@ -149,13 +150,13 @@ class WanDiT(nn.Module):
             text = F.pad(text, (0, 0, 0, len(folded)))
             bias = F.pad(folded, (n, 0)).to(text.device).unsqueeze(0)
         text = self.text_embedding(text)
-        return Text(
+        return TextCache(
             [block.cross_attn.text_keys(text, bias) for block in self.blocks],
             [block.cross_attn.text_keys(text, bias) for block in getattr(self, "vace_blocks", ())],
         )
 
-    def embed_vace(self, x: Tensor, vace, scale) -> list[Control]:
-        """Control tokens (B, L, D) of each VACE condition, joined with the video tokens x."""
+    def embed_vace(self, x: Tensor, vace, scale) -> list[VaceState]:
+        """VaceState tokens (B, L, D) of each VACE condition, joined with the video tokens x."""
         if vace is None:
             return []
         vace = [vace] if isinstance(vace, Tensor) else list(vace)
@@ -166,10 +167,12 @@ class WanDiT(nn.Module):
         controls = []
         for condition, strength in zip(vace, scales):
             tokens = self.vace_patch_embedding(condition.to(self.compute_dtype)).flatten(2).transpose(1, 2)
-            controls.append(Control(self.vace_blocks[0].join(tokens, x, self.compute_dtype), strength))
+            controls.append(VaceState(self.vace_blocks[0].join(tokens, x, self.compute_dtype), strength))
         return controls
 
-    def run_blocks(self, x: Tensor, mod: Modulation, rope: Tensor, text: Text, controls: list[Control]) -> Tensor:
+    def run_blocks(
+        self, x: Tensor, mod: Modulation, rope: Tensor, text: TextCache, controls: list[VaceState]
+    ) -> Tensor:
         """Tokens (B, L, D) through all blocks. Each hint is made just before it is added, so none is stored."""
         hints = {layer: n for n, layer in enumerate(self.config.vace_layers)}
         for i in range(len(self.blocks)):
@@ -177,21 +180,19 @@ class WanDiT(nn.Module):
             if i in hints:
                 block, keys = self.vace_blocks[hints[i]], text.vace_blocks[hints[i]]
                 for c, (tokens, scale) in enumerate(controls):
-                    tokens, hint = block.hint(tokens, mod, rope, keys)
-                    controls[c] = Control(tokens, scale)
+                    tokens, hint = block.vace_residual(tokens, mod, rope, keys)
+                    controls[c] = VaceState(tokens, scale)
                     x = x + hint * scale
         return x
 
-    def run_block(self, i: int, x: Tensor, mod: Modulation, rope: Tensor, text: Text) -> Tensor:
+    def run_block(self, i: int, x: Tensor, mod: Modulation, rope: Tensor, text: TextCache) -> Tensor:
         """One main block."""
         return self.blocks[i](x, mod, rope, text.blocks[i])
 
     def unpatchify(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """(B, L, patch values) → (B, C_out, T, H, W); within a patch the channel varies fastest."""
         (t, h, w), (p, q, r) = grid, self.config.patch
-        return rearrange(
-            x, "b (t h w) (p q r c) -> b c (t p) (h q) (w r)", t=t, h=h, w=w, p=p, q=q, r=r
-        ).float()
+        return rearrange(x, "b (t h w) (p q r c) -> b c (t p) (h q) (w r)", t=t, h=h, w=w, p=p, q=q, r=r).float()
 
     def _check(self, x, t, text, y, vace) -> None:
         config = self.config
@@ -201,11 +202,15 @@ class WanDiT(nn.Module):
         found = x.shape[1] + (0 if y is None else y.shape[1])
         if found != config.in_channels:
             raise InputError(
-                f"{found} input channels", f"{config.in_channels} for this model",
+                f"{found} input channels",
+                f"{config.in_channels} for this model",
                 "Image-to-video models take y= besides x; text-to-video models do not",
-            )  # fmt: skip
+            )
         if y is not None and (y.shape[2:] != x.shape[2:] or len(y) not in (1, len(x))):
-            raise InputError(f"y of shape {tuple(y.shape)} with x of shape {tuple(x.shape)}", "equal (T, H, W), and one y or one for each")
+            raise InputError(
+                f"y of shape {tuple(y.shape)} with x of shape {tuple(x.shape)}",
+                "equal (T, H, W), and one y or one for each",
+            )
         if any(size % patch for size, patch in zip(x.shape[2:], config.patch)):
             raise InputError(f"latents of size {tuple(x.shape[2:])}", f"multiples of the patch {config.patch}")
         tokens = math.prod(size // patch for size, patch in zip(x.shape[2:], config.patch))

@@ -1,6 +1,6 @@
 """Rotary position embedding over the (time, height, width) grid of tokens."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,14 +25,18 @@ def rope_table(positions: Sequence[Tensor], head_dim: int, device=None) -> Tenso
         angles = torch.outer(position.double(), ladder)
         axes.append(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
     t, h, w = (len(position) for position in positions)
-    return torch.cat(
-        [
-            axes[0].view(t, 1, 1, -1).expand(t, h, w, -1),
-            axes[1].view(1, h, 1, -1).expand(t, h, w, -1),
-            axes[2].view(1, 1, w, -1).expand(t, h, w, -1),
-        ],
-        dim=-1,
-    ).flatten(0, 2).to(device)  # fmt: skip
+    return (
+        torch.cat(
+            [
+                axes[0].view(t, 1, 1, -1).expand(t, h, w, -1),
+                axes[1].view(1, h, 1, -1).expand(t, h, w, -1),
+                axes[2].view(1, 1, w, -1).expand(t, h, w, -1),
+            ],
+            dim=-1,
+        )
+        .flatten(0, 2)
+        .to(device)
+    )
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from ..config import DiTConfig
 from ..ops import Attention
-from .layers import Block, Modulation, TextKeys
+from .layers import Block, CrossAttnKV, Modulation
 
 
 class VaceBlock(Block):
@@ -20,10 +20,10 @@ class VaceBlock(Block):
         self.after_proj = ops.Linear(config.dim, config.dim)
 
     def join(self, control: Tensor, x: Tensor, dtype) -> Tensor:
-        """Control tokens entering the branch, both (B, L, D)."""
+        """VaceState tokens entering the branch, both (B, L, D)."""
         return self.before_proj(control.to(dtype)) + x
 
-    def hint(self, control: Tensor, mod: Modulation, rope: Tensor, text: TextKeys) -> tuple[Tensor, Tensor]:
+    def vace_residual(self, control: Tensor, mod: Modulation, rope: Tensor, text: CrossAttnKV) -> tuple[Tensor, Tensor]:
         """The next control tokens, and the hint to add to the main stream."""
         control = self(control, mod, rope, text)
         return control, self.after_proj(control.to(text.k.dtype))

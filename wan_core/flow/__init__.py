@@ -7,6 +7,15 @@ from .schedule import SOLVERS, FlowSchedule, shift_sigma
 from .solvers import sample
 
 __all__ = [
-    "SOLVERS", "Experts", "FlowSchedule", "draw_noise", "draw_sigmas", "flow_loss", "interpolate", "sample",
-    "shift_sigma", "training_timesteps", "velocity_target",
-]  # fmt: skip
+    "SOLVERS",
+    "Experts",
+    "FlowSchedule",
+    "draw_noise",
+    "draw_sigmas",
+    "flow_loss",
+    "interpolate",
+    "sample",
+    "shift_sigma",
+    "training_timesteps",
+    "velocity_target",
+]

@@ -1,16 +1,16 @@
 """Two experts behind one velocity function: the handoff is a property of the velocity, not of the solver."""
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Callable, Optional, Sequence
 
 import torch
 from torch import Tensor
 
 from ..config import TRAIN_TIMESTEPS
 from ..errors import InputError
-from ..shapes import real_number
-from .guidance import as_batch, combine, guided
+from ..validate import real_number
+from .guidance import combine, guided, stack_prompts
 from .schedule import FlowSchedule
 from .step_cache import StepCache
 
@@ -30,7 +30,7 @@ class Experts:
     """
 
     high: Callable[..., Tensor]
-    low: Optional[Callable[..., Tensor]]
+    low: Callable[..., Tensor] | None
     boundary: float = 0.875
     cfg_high: float = 4.0
     cfg_low: float = 3.0
@@ -43,7 +43,7 @@ class Experts:
             real_number("the guidance scale of the low-noise expert", self.cfg_low, 0)
 
     def at(self, timestep: float) -> str:
-        """"high" or "low": who answers a step that starts at this timestep (0..1000)."""
+        """ "high" or "low": who answers a step that starts at this timestep (0..1000)."""
         return "high" if self.low is None or timestep >= self.boundary * TRAIN_TIMESTEPS else "low"
 
     def plan(self, schedule: FlowSchedule) -> list[str]:
@@ -53,17 +53,17 @@ class Experts:
     def velocity(
         self,
         positive: Tensor | Sequence[Tensor],
-        negative: Optional[Tensor | Sequence[Tensor]],
-        y: Optional[Tensor] = None,
+        negative: Tensor | Sequence[Tensor] | None,
+        y: Tensor | None = None,
         vace=None,
         vace_scale=1.0,
         step_cache: float = 0.0,
-        schedule: Optional[FlowSchedule] = None,
-        in_one_batch: bool = False,
+        schedule: FlowSchedule | None = None,
+        batch_cfg: bool = False,
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """The guided velocity (x, t) → v for one sampling run.
 
-        A model that offers `remember()` is asked for a version of itself that keeps what does not change between
+        A model that offers `session()` is asked for a version of itself that keeps what does not change between
         steps (text projections, rotary tables); only the expert at work holds on to it.
 
         Args:
@@ -73,9 +73,9 @@ class Experts:
                 y or vace that has one for each.
             step_cache: 0 to 1; above 0, steps that are expected to change the guided velocity by less than this are
                 answered with an earlier one, see `StepCache`. Each expert starts anew, and always computes its first
-                two steps and its last one. Samples that go by themselves are judged by themselves.
+                two steps and its last one. LatentDataset that go by themselves are judged by themselves.
             schedule: what will be sampled; a step cache needs it.
-            in_one_batch: ask the model for both passes of a single sample at once, as a batch of two. The models must take rows
+            batch_cfg: ask the model for both passes of a single sample at once, as a batch of two. The models must take rows
                 of zeros for the padding of a text, as `WanDiT` does. Faster where a sample has few tokens.
         Raises:
             InputError: guidance asked for without a negative embedding; a step cache out of range or without a schedule.
@@ -92,8 +92,10 @@ class Experts:
         step_cache = real_number("step_cache", step_cache, 0, 1)
         last = self._last_steps(schedule) if step_cache else set()
         alone = not isinstance(positive, Tensor)
-        texts = list(zip(positive, negative or [None] * len(positive), strict=True)) if alone else [(positive, negative)]
-        join = functools.cache(as_batch)  # the same batch at each step: models know their texts by identity
+        texts = (
+            list(zip(positive, negative or [None] * len(positive), strict=True)) if alone else [(positive, negative)]
+        )
+        join = functools.cache(stack_prompts)  # the same batch at each step: models know their texts by identity
         working: dict[str, Callable] = {}
         caches: dict[int, StepCache] = {}  # of the expert at work, one for each sample that goes by itself
 
@@ -106,16 +108,18 @@ class Experts:
                 working.clear()
                 caches.clear()
                 expert = self.high if who == "high" else self.low
-                working[who] = expert.remember() if hasattr(expert, "remember") else expert
+                working[who] = expert.session() if hasattr(expert, "session") else expert
             model, scale = working[who], self.cfg_high if who == "high" else self.cfg_low
 
             def answer(k: int, x: Tensor, t: Tensor, given: dict) -> Tensor:
                 def compute() -> Tensor:
-                    if in_one_batch and scale != 1 and len(x) == 1:
+                    if batch_cfg and scale != 1 and len(x) == 1:
                         return combine(*model(torch.cat((x, x)), t, join(*texts[k]), **given).chunk(2), scale)
                     return guided(*(lambda text=text: model(x, t, text, **given) for text in texts[k]), scale)
 
-                return caches.setdefault(k, StepCache(step_cache))(x, compute, start in last) if step_cache else compute()
+                return (
+                    caches.setdefault(k, StepCache(step_cache))(x, compute, start in last) if step_cache else compute()
+                )
 
             with torch.no_grad():
                 if not alone:
@@ -125,7 +129,7 @@ class Experts:
 
         return velocity
 
-    def _last_steps(self, schedule: Optional[FlowSchedule]) -> set[int]:
+    def _last_steps(self, schedule: FlowSchedule | None) -> set[int]:
         """Timesteps at which an expert, or the run, ends."""
         if schedule is None:
             raise InputError("a step cache without a schedule", "the schedule that will be sampled")

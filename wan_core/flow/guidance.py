@@ -1,6 +1,6 @@
 """Classifier-free guidance."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ def combine(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
     return negative + scale * (positive - negative)
 
 
-def as_batch(positive: Tensor, negative: Tensor) -> Tensor:
+def stack_prompts(positive: Tensor, negative: Tensor) -> Tensor:
     """Two texts (1, n, text_dim) as one batch (2, n, text_dim), the shorter one padded with zeros, as the models do themselves."""
     n = max(positive.shape[1], negative.shape[1])
     return torch.cat([F.pad(text, (0, 0, 0, n - text.shape[1])) for text in (positive, negative)])

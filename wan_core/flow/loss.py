@@ -1,7 +1,5 @@
 """Flow matching: the straight path from data to noise, its velocity, and the loss (arXiv 2210.02747)."""
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,14 +24,14 @@ def velocity_target(x0: Tensor, noise: Tensor) -> Tensor:
     return noise - x0
 
 
-def flow_loss(prediction: Tensor, x0: Tensor, noise: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+def flow_loss(prediction: Tensor, x0: Tensor, noise: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean squared error of a velocity prediction, in float32; `weight` broadcasts over (B, C, T, H, W)."""
     error = F.mse_loss(prediction.float(), velocity_target(x0.float(), noise.float()), reduction="none")
     return (error if weight is None else error * weight).mean()
 
 
 def draw_sigmas(
-    count: int, shift: float, low: float = 0.0, high: float = 1.0, generator: Optional[torch.Generator] = None
+    count: int, shift: float, low: float = 0.0, high: float = 1.0, generator: torch.Generator | None = None
 ) -> Tensor:
     """Shifted-uniform noise levels (count,) within [low, high], which restricts training to one expert's range.
 

@@ -1,6 +1,6 @@
 """Starting noise that does not depend on the batch, the device or the offload mode."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor

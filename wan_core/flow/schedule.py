@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..config import TRAIN_TIMESTEPS
 from ..errors import InputError
-from ..shapes import real_number, whole_number
+from ..validate import real_number, whole_number
 
 MAX_STEPS = 1000
 MIN_SHIFT, MAX_SHIFT = 0.001, 1000  # beyond them neighbouring noise levels become equal in float32

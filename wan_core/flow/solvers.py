@@ -4,7 +4,7 @@
 """
 
 import math
-from typing import Callable, Optional
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -103,8 +103,8 @@ def sample(
     x: Tensor,
     schedule: FlowSchedule,
     solver: str = "unipc",
-    callback: Optional[Callback] = None,
-    pin: Optional[Callable[[Tensor], Tensor]] = None,
+    callback: Callback | None = None,
+    pin: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Integrate the flow from noise to data in one solver run.
 

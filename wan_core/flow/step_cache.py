@@ -1,7 +1,7 @@
 """Reusing velocities between steps, as an option. It changes the clip; off by default."""
 
 import math
-from typing import Callable, Optional
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -22,8 +22,8 @@ class StepCache:
 
     def __init__(self, threshold: float):
         self.threshold, self.rate = threshold, math.inf
-        self.x: Optional[Tensor] = None  # the latent and the velocity of the last computed step
-        self.v: Optional[Tensor] = None
+        self.x: Tensor | None = None  # the latent and the velocity of the last computed step
+        self.v: Tensor | None = None
 
     def __call__(self, x: Tensor, compute: Callable[[], Tensor], always: bool = False) -> Tensor:
         """The velocity at x.

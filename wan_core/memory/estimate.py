@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..config import FEW_TOKENS, DiTConfig, Preset, VAEConfig
+from ..config import BATCHED_CFG_MAX_TOKENS, DiTConfig, Preset, VAEConfig
 from ..shapes import VideoShape
 
 
@@ -28,8 +28,12 @@ def dit_parameters(config: DiTConfig) -> int:
     """Number of parameters of a transformer."""
     d, f = config.dim, config.ffn_dim
     patch = config.patch[0] * config.patch[1] * config.patch[2]
-    block = 8 * (d * d + d) + 4 * d + 2 * d + 2 * d * f + f + d + 6 * d  # projections, q/k norms, norm3, ffn, modulation
-    embeddings = d * (config.in_channels * patch + 1) + d * (config.text_dim + 1 + d + 1) + d * (config.freq_dim + 1 + d + 1)
+    block = (
+        8 * (d * d + d) + 4 * d + 2 * d + 2 * d * f + f + d + 6 * d
+    )  # projections, q/k norms, norm3, ffn, modulation
+    embeddings = (
+        d * (config.in_channels * patch + 1) + d * (config.text_dim + 1 + d + 1) + d * (config.freq_dim + 1 + d + 1)
+    )
     time_projection = 6 * d * (d + 1)
     head = patch * config.out_channels * (d + 1) + 2 * d
     vace = 0
@@ -67,7 +71,7 @@ def estimate(preset: Preset, shape: VideoShape, dtype: torch.dtype) -> MemoryEst
     vae_parameters = {"2.1": 126_892_531, "2.2": 704_688_668}[preset.vae.version]
     base = VAEConfig() if preset.vae.version == "2.1" else VAEConfig.wan22()
     tokens = shape.tokens(preset.vae, preset.dit)
-    tokens *= 2 if tokens <= FEW_TOKENS else 1  # both passes of guidance in one batch
+    tokens *= 2 if tokens <= BATCHED_CFG_MAX_TOKENS else 1  # both passes of guidance in one batch
     return MemoryEstimate(
         expert=dit_parameters(preset.dit) * dtype.itemsize,
         text_encoder=text_parameters * dtype.itemsize,

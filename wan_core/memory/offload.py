@@ -1,7 +1,7 @@
 """One large module on the device at a time, the next one read ahead from disk meanwhile."""
 
 import threading
-from typing import Callable, Optional
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 PAGE = 4096
 
 
-class DeviceSlot:
+class ModelOffloader:
     """Room on a device for modules whose weights live on the host.
 
     With `exclusive`, bringing a module first releases the one that is there. A release drops the device copies and
@@ -19,25 +19,25 @@ class DeviceSlot:
     def __init__(self, device: torch.device | str = "cpu", exclusive: bool = False):
         self.device, self.exclusive = torch.device(device), exclusive
         self._hosts: dict[nn.Module, dict[str, Tensor]] = {}  # of the modules on the device
-        self._reader: Optional[_Reader] = None
+        self._reader: _Reader | None = None
 
     @property
     def resident(self) -> tuple[nn.Module, ...]:
         """The modules whose weights are on the device now."""
         return tuple(self._hosts)
 
-    def bring(self, module: nn.Module) -> nn.Module:
+    def load(self, module: nn.Module) -> nn.Module:
         """The module, with its weights on the device."""
         if module in self._hosts:
             return module
         if self.exclusive:
-            self.release()
+            self.offload()
         host = module.state_dict()
         module.load_state_dict({name: t.to(self.device, non_blocking=True) for name, t in host.items()}, assign=True)
         self._hosts[module] = host
         return module
 
-    def release(self, *modules: nn.Module) -> None:
+    def offload(self, *modules: nn.Module) -> None:
         """Take these modules, or all, off the device."""
         for module in modules or self.resident:
             if module in self._hosts:
@@ -45,7 +45,7 @@ class DeviceSlot:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def read_ahead(self, module: nn.Module) -> None:
+    def prefetch(self, module: nn.Module) -> None:
         """Start to read the module's mapped weights into memory in the background."""
         if self._reader is not None and self._reader.module is module:
             return
@@ -58,11 +58,11 @@ class DeviceSlot:
             self._reader.stop()
             self._reader = None
 
-    def finish(self) -> None:
+    def end_run(self) -> None:
         """A run has ended, well or not: stop reading and, where modules take turns, leave the device empty."""
         self.stop_reading()
         if self.exclusive:
-            self.release()
+            self.offload()
 
 
 class _Reader:
@@ -94,29 +94,29 @@ def _held(tensor: Tensor) -> list[Tensor]:
     return [getattr(tensor, name) for name in names]
 
 
-class Offloaded:
-    """An expert that moves into the slot when it is called and starts to read its successor.
+class OffloadedExpert:
+    """An expert that moves into the offloader when it is called and starts to read its successor.
 
     Args:
         module: the expert.
-        slot: where it runs.
+        offloader: where it runs.
         successor: the expert that will be needed after it, or None.
     """
 
-    def __init__(self, module: nn.Module, slot: DeviceSlot, successor: Optional[nn.Module] = None):
-        self.module, self.slot, self.successor = module, slot, successor
+    def __init__(self, module: nn.Module, offloader: ModelOffloader, successor: nn.Module | None = None):
+        self.module, self.offloader, self.successor = module, offloader, successor
 
-    def remember(self) -> Callable[..., Tensor]:
+    def session(self) -> Callable[..., Tensor]:
         """The expert for one sampling run; it is brought back whenever something else took its place."""
-        run = self.module.remember()
+        run = self.module.session()
 
         def call(*args, **kwargs) -> Tensor:
-            self.slot.bring(self.module)
+            self.offloader.load(self.module)
             if self.successor is not None:
-                self.slot.read_ahead(self.successor)
+                self.offloader.prefetch(self.successor)
             return run(*args, **kwargs)
 
         return call
 
     def __call__(self, *args, **kwargs) -> Tensor:
-        return self.remember()(*args, **kwargs)
+        return self.session()(*args, **kwargs)

@@ -1,20 +1,23 @@
 """What a caller passes in, checked against a model's task and brought to the clip's size; no weights are needed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
 from torch import Tensor
 
-from ..conditioning.images import clip_info, cover, fit_on_white, load_image, load_mask, load_video, resize
 from ..config import Preset
 from ..errors import InputError
-from ..shapes import ROPE_POSITIONS, area_size, cover_size, size_multiple, whole_number
+from ..media.images import clip_info, cover, fit_on_white, load_image, load_mask, load_video, resize
+from ..shapes import ROPE_POSITIONS, area_size, cover_size, size_multiple
+from ..validate import whole_number
 from .request import Request
 
 TASKS = {
-    "t2v": "text-to-video", "i2v": "image-to-video", "ti2v": "text-and-image-to-video (TI2V-5B)",
+    "t2v": "text-to-video",
+    "i2v": "image-to-video",
+    "ti2v": "text-and-image-to-video (TI2V-5B)",
     "vace": "video-condition (VACE)",
-}  # fmt: skip
+}
 TAKES = {"t2v": (), "i2v": ("image", "last_image"), "ti2v": ("image",), "vace": ("video", "mask", "reference_images")}
 
 
@@ -29,10 +32,10 @@ class Inputs:
     """
 
     request: Request
-    image: Optional[Tensor] = None
-    last_image: Optional[Tensor] = None
-    video: Optional[Tensor] = None
-    mask: Optional[Tensor] = None
+    image: Tensor | None = None
+    last_image: Tensor | None = None
+    video: Tensor | None = None
+    mask: Tensor | None = None
     references: tuple[Tensor, ...] = ()
 
     @classmethod
@@ -46,9 +49,9 @@ class Inputs:
         video=None,
         mask=None,
         reference_images: Sequence = (),
-        height: Optional[int] = None,
-        width: Optional[int] = None,
-        num_frames: Optional[int] = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
         **numbers,
     ) -> "Inputs":
         """Check everything that was passed and load it.
@@ -89,25 +92,30 @@ def _check_task(preset: Preset, image, last_image, video, mask, references) -> N
     """Refuse inputs that this model's task does not have, and ask for those it needs."""
     task, channels = preset.task, preset.dit.in_channels
     given = {
-        "image": image is not None, "last_image": last_image is not None, "video": video is not None,
-        "mask": mask is not None, "reference_images": len(references) > 0,
-    }  # fmt: skip
+        "image": image is not None,
+        "last_image": last_image is not None,
+        "video": video is not None,
+        "mask": mask is not None,
+        "reference_images": len(references) > 0,
+    }
     for name, present in given.items():
         if present and name not in TAKES[task]:
             homes = " or ".join(TASKS[other] for other, names in TAKES.items() if name in names)
             raise InputError(
                 f"{name} was given, but this is a {TASKS[task]} model ({channels} input channels)",
-                f"a model for {homes}", f"Leave {name} out, or load that model",
-            )  # fmt: skip
+                f"a model for {homes}",
+                f"Leave {name} out, or load that model",
+            )
     if task == "i2v" and image is None:
         raise InputError(
-            f"no image for an {TASKS[task]} model ({channels} input channels)", "image, the first frame",
+            f"no image for an {TASKS[task]} model ({channels} input channels)",
+            "image, the first frame",
             "Pass image=, or load a text-to-video model",
-        )  # fmt: skip
+        )
 
 
 def _complete_size(
-    preset: Preset, height: Optional[int], width: Optional[int], source_height: int, source_width: int
+    preset: Preset, height: int | None, width: int | None, source_height: int, source_width: int
 ) -> tuple[int, int]:
     """(height, width), what is missing of it taken from the proportions of the given image or video."""
     multiple = size_multiple(preset.vae, preset.dit)

@@ -1,14 +1,14 @@
 """A generation: latents that are decoded when somebody wants frames."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Iterator, Optional, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..memory import out_of_memory_as_error
+from ..memory import typed_oom
 from ..video import check_finite, to_uint8, write_mp4
 from .request import Request
 
@@ -22,7 +22,11 @@ class WanOutput:
     """
 
     def __init__(self, pipeline, request: Request, latents: Tensor):
-        self.pipeline, self.request, self.latents = pipeline, request, latents  # the pipeline, for its VAE and where that runs
+        self.pipeline, self.request, self.latents = (
+            pipeline,
+            request,
+            latents,
+        )  # the pipeline, for its VAE and where that runs
         self._decoded: dict[int, np.ndarray] = {}
 
     @property
@@ -37,15 +41,15 @@ class WanOutput:
         Raises:
             OutOfMemory: the device ran out of memory.
         """
-        sample, slot = range(len(self.latents))[sample], self.pipeline.slot
-        vae = slot.bring(self.pipeline.vae)
+        sample, offloader = range(len(self.latents))[sample], self.pipeline.offloader
+        vae = offloader.load(self.pipeline.vae)
         try:
-            with out_of_memory_as_error(slot.device):
+            with typed_oom(offloader.device):
                 for chunk in vae.decode_chunks(self.latents[sample : sample + 1]):
                     yield chunk[0]
         finally:
-            if slot.exclusive:
-                slot.release(vae)
+            if offloader.exclusive:
+                offloader.offload(vae)
 
     def decode(self, sample: int = 0) -> np.ndarray:
         """Sample k as a (T, H, W, 3) float32 array in [0, 1]; decoded once and kept.
@@ -67,7 +71,7 @@ class WanOutput:
             self._decoded[sample] = clip
         return self._decoded[sample]
 
-    def save(self, path: str | Path, fps: Optional[float] = None, sample: int = 0) -> str:
+    def save(self, path: str | Path, fps: float | None = None, sample: int = 0) -> str:
         """Decode straight into an mp4, a few frames at a time, and return its path.
 
         The prompt, the seed and the settings are stored in the file's metadata.

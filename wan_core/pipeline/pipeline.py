@@ -1,30 +1,31 @@
 """WanPipeline: from a prompt, and images, frames and masks where given, to a clip."""
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Optional, Sequence
 
 import torch
 from torch import Tensor
 
-from ..attention import Checked, use_attention
+from ..attention import NaNFallback, use_attention
 from ..attention import attention as attention_backend
-from ..checkpoints import describe, find_model, load_dit, load_text_encoder, load_vae
-from ..checkpoints.lora import AppliedLora, LoraReport, made_for, read_lora
-from ..checkpoints.read import open_weights
+from ..checkpoints import find_model, load_dit, load_text_encoder, load_vae
+from ..checkpoints import summary as describe
+from ..checkpoints.formats.open import open_weights
+from ..checkpoints.identify import identify_experts
 from ..checkpoints.tokenizer import open_tokenizer
-from ..conditioning import KeepFirstFrame, first_frame, image_to_video, vcu
-from ..config import FEW_TOKENS, Preset
+from ..conditioning import FirstFrameMask, first_frame, image_to_video, vcu
+from ..config import BATCHED_CFG_MAX_TOKENS, Preset
+from ..devices import default_device, usable_device, usable_dtype
 from ..dit import WanDiT
 from ..errors import InputError
 from ..flow import draw_noise, sample
-from ..memory import DeviceSlot, Offloaded, out_of_memory_as_error
-from ..memory.devices import default_device, usable_device, usable_dtype
+from ..lora.file import AppliedLora, LoraReport, read_lora, target_expert
+from ..memory import ModelOffloader, OffloadedExpert, typed_oom
 from ..text import UMT5, Tokenizer
 from ..vae import WanVAE
 from ..video import find_ffmpeg
-from .fingerprint import guess_order
 from .inputs import Inputs
 from .output import WanOutput
 from .request import Request
@@ -40,9 +41,9 @@ class Condition:
         references: extra latent frames in front, dropped after sampling.
     """
 
-    y: Optional[Tensor] = None
-    vace: Optional[Tensor] = None
-    keep: Optional[KeepFirstFrame] = None
+    y: Tensor | None = None
+    vace: Tensor | None = None
+    keep: FirstFrameMask | None = None
     references: int = 0
 
 
@@ -57,7 +58,7 @@ class WanPipeline:
     def __init__(
         self,
         high: WanDiT,
-        low: Optional[WanDiT],
+        low: WanDiT | None,
         vae: WanVAE,
         text_encoder: UMT5,
         tokenizer: Tokenizer,
@@ -66,15 +67,15 @@ class WanPipeline:
     ):
         self.high, self.low, self.vae = high, low, vae
         self.text_encoder, self.tokenizer, self.preset = text_encoder, tokenizer, preset
-        self.slot = DeviceSlot(device)
+        self.offloader = ModelOffloader(device)
         self._loras: list[tuple[AppliedLora, str]] = []  # and what the request says of each
 
     @classmethod
     def from_pretrained(
         cls,
         path: str | Path,
-        torch_dtype: Optional[torch.dtype] = None,
-        device: Optional[torch.device | str] = None,
+        torch_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
         attention: str = "sdpa",
     ) -> "WanPipeline":
         """Open a model folder.
@@ -94,7 +95,7 @@ class WanPipeline:
         """
         device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
         backend = attention_backend(attention)
-        preset = describe.check_model(path)
+        preset = describe.resolve_preset(path)
         found = find_model(path)
         # umT5 overflows in float16; bfloat16 has the range that it was trained in.
         text_dtype = torch.bfloat16 if torch_dtype == torch.float16 else torch_dtype
@@ -102,7 +103,7 @@ class WanPipeline:
         high = load_dit(found.high, preset.dit, torch_dtype)
         low = load_dit(found.low, preset.dit, torch_dtype) if found.low else None
         if not found.named:
-            high, low = guess_order({found.high.name: high, found.low.name: low}, vae)
+            high, low = identify_experts({found.high.name: high, found.low.name: low}, vae)
         for expert in filter(None, (high, low)):
             use_attention(expert, backend)
         return cls(
@@ -118,19 +119,19 @@ class WanPipeline:
     def to(self, device: torch.device | str) -> "WanPipeline":
         """Run on this device, every part staying there after its first use."""
         device = usable_device(device)
-        self.slot.release()
-        self.slot = DeviceSlot(device)
+        self.offloader.offload()
+        self.offloader = ModelOffloader(device)
         return self
 
-    def enable_model_cpu_offload(self, device: Optional[torch.device | str] = None) -> None:
+    def enable_model_cpu_offload(self, device: torch.device | str | None = None) -> None:
         """Keep one part of the model on the device at a time; the other expert is read ahead while one runs.
 
         Args:
             device: None: the pipeline's own.
         """
-        device = usable_device(device or self.slot.device)
-        self.slot.release()
-        self.slot = DeviceSlot(device, exclusive=True)
+        device = usable_device(device or self.offloader.device)
+        self.offloader.offload()
+        self.offloader = ModelOffloader(device, exclusive=True)
 
     def compile(self, **options) -> None:
         """Let torch.compile make each block of the experts faster; the first step of a new size takes its time.
@@ -144,7 +145,7 @@ class WanPipeline:
             for block in (*expert.blocks, *getattr(expert, "vace_blocks", ())):
                 block.compile(**options)
 
-    def load_lora(self, path: str | Path, expert: Optional[str] = None, strength: float = 1.0) -> list[LoraReport]:
+    def load_lora(self, path: str | Path, expert: str | None = None, strength: float = 1.0) -> list[LoraReport]:
         """Put a LoRA beside the weights of one expert or both; several add up. One line a report goes to the log.
 
         Args:
@@ -163,9 +164,9 @@ class WanPipeline:
         if not isinstance(path, (str, Path)):
             raise InputError(f"the LoRA is a {type(path).__name__}", "the path of a LoRA file")
         weights = open_weights(path)
-        wanted = expert or (made_for(weights) if self.low is not None else None)
+        wanted = expert or (target_expert(weights) if self.low is not None else None)
         chosen = {wanted: experts[wanted]} if wanted in experts else experts
-        self.slot.release()
+        self.offloader.offload()
         before, reports, log = len(self._loras), [], logging.getLogger(__name__)
         try:
             for who, model in chosen.items():
@@ -174,7 +175,7 @@ class WanPipeline:
                 self._loras.append((AppliedLora(model, lora, strength), f"{lora.report.source} at {strength}{where}"))
                 reports.append(lora.report)
                 log.log(logging.WARNING if lora.report.unknown else logging.INFO, "%s", lora.report)
-                for doubt in lora.report.doubts:
+                for doubt in lora.report.base_warnings:
                     log.warning("%s", doubt)
         except Exception:
             self._take_out(before)  # both experts or none
@@ -183,7 +184,7 @@ class WanPipeline:
 
     def unload_loras(self) -> None:
         """Leave both experts as they were loaded."""
-        self.slot.release()
+        self.offloader.offload()
         self._take_out(0)
 
     def _take_out(self, keep: int) -> None:
@@ -193,24 +194,24 @@ class WanPipeline:
     def __call__(
         self,
         prompt: str | Sequence[str],
-        negative_prompt: Optional[str | Sequence[str]] = None,
+        negative_prompt: str | Sequence[str] | None = None,
         image=None,
         last_image=None,
         video=None,
         mask=None,
         reference_images: Sequence = (),
-        height: Optional[int] = None,
-        width: Optional[int] = None,
-        num_frames: Optional[int] = None,
-        num_inference_steps: Optional[int] = None,
-        guidance_scale: Optional[float] = None,
-        guidance_scale_2: Optional[float] = None,
-        boundary_ratio: Optional[float] = None,
-        flow_shift: Optional[float] = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_scale_2: float | None = None,
+        boundary_ratio: float | None = None,
+        flow_shift: float | None = None,
         solver: str = "unipc",
-        seed: Optional[int | Sequence[int]] = None,
-        callback: Optional[Callable[[int, int, Tensor, Tensor], None]] = None,
-        step_cache: Optional[float] = None,
+        seed: int | Sequence[int] | None = None,
+        callback: Callable[[int, int, Tensor, Tensor], None] | None = None,
+        step_cache: float | None = None,
     ) -> "WanOutput":
         """Generate a clip, or one for each prompt of a list. None means the official default of this model.
 
@@ -239,18 +240,33 @@ class WanPipeline:
         if callback is not None and not callable(callback):
             raise InputError(f"callback is {callback!r}", "a function of (i, t, x, x0)")
         inputs = Inputs.resolve(
-            self.preset, prompt, negative_prompt=negative_prompt, image=image, last_image=last_image, video=video,
-            mask=mask, reference_images=reference_images, height=height, width=width, num_frames=num_frames,
-            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, guidance_scale_2=guidance_scale_2,
-            boundary_ratio=boundary_ratio, flow_shift=flow_shift, solver=solver, seed=seed, step_cache=step_cache,
-        )  # fmt: skip
+            self.preset,
+            prompt,
+            negative_prompt=negative_prompt,
+            image=image,
+            last_image=last_image,
+            video=video,
+            mask=mask,
+            reference_images=reference_images,
+            height=height,
+            width=width,
+            num_frames=num_frames,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_scale_2=guidance_scale_2,
+            boundary_ratio=boundary_ratio,
+            flow_shift=flow_shift,
+            solver=solver,
+            seed=seed,
+            step_cache=step_cache,
+        )
         find_ffmpeg()  # the clip will want to be saved: better said now than after the sampling
         try:
-            with out_of_memory_as_error(self.slot.device):
+            with typed_oom(self.offloader.device):
                 request = replace(inputs.request, loras=tuple(note for _, note in self._loras))
                 return WanOutput(self, request, self._latents(inputs, callback))
         finally:
-            self.slot.finish()
+            self.offloader.end_run()
             del inputs  # an error's traceback would keep its images and frames
 
     def _latents(self, inputs: Inputs, callback) -> Tensor:
@@ -258,17 +274,17 @@ class WanPipeline:
         return self.denoise(inputs.request, positive, negative, self.condition(inputs), callback)
 
     @torch.no_grad()
-    def encode_prompts(self, request: Request) -> tuple[list[Tensor], Optional[list[Tensor]]]:
+    def encode_prompts(self, request: Request) -> tuple[list[Tensor], list[Tensor] | None]:
         """Embeddings (1, n, text_dim) of every prompt and every negative prompt; equal texts are encoded once.
 
         No negative ones where no step is guided.
         """
         negatives = request.negative_prompts if request.guided() else ()
-        encoder = self.slot.bring(self.text_encoder)
+        encoder = self.offloader.load(self.text_encoder)
         embeddings: dict[str, Tensor] = {}
         for text in (*request.prompts, *negatives):
             if text not in embeddings:
-                ids, mask = (x.to(self.slot.device) for x in self.tokenizer(text))
+                ids, mask = (x.to(self.offloader.device) for x in self.tokenizer(text))
                 embeddings[text] = encoder(ids, mask)
         return [embeddings[text] for text in request.prompts], [embeddings[text] for text in negatives] or None
 
@@ -278,41 +294,53 @@ class WanPipeline:
         task, shape = self.preset.task, inputs.request.shape
         if task == "t2v" or (task == "ti2v" and inputs.image is None):
             return Condition()
-        vae = self.slot.bring(self.vae)
+        vae = self.offloader.load(self.vae)
         if task == "i2v":
             return Condition(y=image_to_video(vae, inputs.image, shape.frames, inputs.last_image))
         if task == "ti2v":
-            return Condition(keep=KeepFirstFrame(first_frame(vae, inputs.image), self.preset.dit.patch))
+            return Condition(keep=FirstFrameMask(first_frame(vae, inputs.image), self.preset.dit.patch))
         context = vcu(
-            vae, inputs.video, inputs.mask, inputs.references,
-            frames=shape.frames, height=shape.height, width=shape.width,
-        )  # fmt: skip
+            vae,
+            inputs.video,
+            inputs.mask,
+            inputs.references,
+            frames=shape.frames,
+            height=shape.height,
+            width=shape.width,
+        )
         return Condition(vace=context, references=len(inputs.references))
 
     def denoise(
         self,
         request: Request,
         positive: Sequence[Tensor],
-        negative: Optional[Sequence[Tensor]],
+        negative: Sequence[Tensor] | None,
         condition: Condition = Condition(),
-        callback: Optional[Callable[[int, int, Tensor, Tensor], None]] = None,
-        noise: Optional[Tensor] = None,
+        callback: Callable[[int, int, Tensor, Tensor], None] | None = None,
+        noise: Tensor | None = None,
     ) -> Tensor:
         """Latents (B, z, T', h, w) of every sample, in one solver run across both experts.
 
         Each sample goes through the model by itself, so it does not depend on the others.
         """
         z, t, h, w = request.shape.latent(self.preset.vae)
-        device = self.slot.device
+        device = self.offloader.device
         if noise is None:
             noise = draw_noise((z, t + condition.references, h, w), request.seeds)
         successor = self.low if "low" in request.plan() else None
-        high = Checked(Offloaded(self.high, self.slot, successor), self.high)
-        experts = request.experts(high, Checked(Offloaded(self.low, self.slot), self.low) if self.low else None)
+        high = NaNFallback(OffloadedExpert(self.high, self.offloader, successor), self.high)
+        experts = request.experts(
+            high, NaNFallback(OffloadedExpert(self.low, self.offloader), self.low) if self.low else None
+        )
         guided = experts.velocity(
-            positive, negative, y=condition.y, vace=condition.vace, step_cache=request.step_cache, schedule=request.schedule(),
-            in_one_batch=request.shape.tokens(self.preset.vae, self.preset.dit) <= FEW_TOKENS,
-        )  # fmt: skip
+            positive,
+            negative,
+            y=condition.y,
+            vace=condition.vace,
+            step_cache=request.step_cache,
+            schedule=request.schedule(),
+            batch_cfg=request.shape.tokens(self.preset.vae, self.preset.dit) <= BATCHED_CFG_MAX_TOKENS,
+        )
         keep, x = condition.keep, noise.to(device)
         if keep is None:
             latents = sample(guided, x, request.schedule(), request.solver, callback)
@@ -321,5 +349,7 @@ class WanPipeline:
             def velocity(x: Tensor, t: Tensor) -> Tensor:
                 return guided(x, keep.timesteps(t, x))
 
-            latents = sample(velocity, keep.pin(x), request.schedule(), request.solver, callback, pin=keep.pin)
+            latents = sample(
+                velocity, keep.constrain(x), request.schedule(), request.solver, callback, pin=keep.constrain
+            )
         return latents[:, :, condition.references :]

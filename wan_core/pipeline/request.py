@@ -2,15 +2,16 @@
 
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral
-from typing import Optional, Sequence
 
 from ..config import Preset
 from ..errors import InputError
 from ..flow import SOLVERS, Experts, FlowSchedule
 from ..flow.schedule import MAX_SHIFT, MIN_SHIFT
-from ..shapes import VideoShape, check_shape, real_number, whole_number
+from ..shapes import VideoShape, check_shape
+from ..validate import real_number, whole_number
 
 MAX_SEED = 2**64 - 1
 
@@ -37,8 +38,8 @@ class Request:
     shift: float
     solver: str
     guidance: float
-    guidance_low: Optional[float]
-    boundary: Optional[float]
+    guidance_low: float | None
+    boundary: float | None
     step_cache: float
     loras: tuple[str, ...] = ()
 
@@ -48,18 +49,18 @@ class Request:
         preset: Preset,
         prompt: str | Sequence[str] = "",
         *,
-        negative_prompt: Optional[str | Sequence[str]] = None,
-        height: Optional[int] = None,
-        width: Optional[int] = None,
-        num_frames: Optional[int] = None,
-        num_inference_steps: Optional[int] = None,
-        guidance_scale: Optional[float] = None,
-        guidance_scale_2: Optional[float] = None,
-        boundary_ratio: Optional[float] = None,
-        flow_shift: Optional[float] = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        guidance_scale_2: float | None = None,
+        boundary_ratio: float | None = None,
+        flow_shift: float | None = None,
         solver: str = "unipc",
-        seed: Optional[int | Sequence[int]] = None,
-        step_cache: Optional[float] = None,
+        seed: int | Sequence[int] | None = None,
+        step_cache: float | None = None,
     ) -> "Request":
         """Fill in the preset's defaults and check every number.
 
@@ -78,9 +79,10 @@ class Request:
         low = given(guidance_scale_2, given(guidance_scale, preset.guidance_low))
         if not preset.two_experts and (guidance_scale_2 is not None or boundary_ratio is not None):
             raise InputError(
-                f"guidance_scale_2 or boundary_ratio for {preset.name}, a single model", "a pair of experts",
+                f"guidance_scale_2 or boundary_ratio for {preset.name}, a single model",
+                "a pair of experts",
                 "Leave them out",
-            )  # fmt: skip
+            )
         if solver not in SOLVERS:
             raise InputError(f"solver is {solver!r}", "one of " + ", ".join(SOLVERS))
         request = cls(
@@ -89,8 +91,11 @@ class Request:
             negative_prompts=negatives * len(prompts) if len(negatives) == 1 else negatives,
             seeds=_seeds(seed, len(prompts)),
             shape=check_shape(
-                given(num_frames, preset.frames), given(height, preset.height), given(width, preset.width),
-                preset.vae, preset.dit,
+                given(num_frames, preset.frames),
+                given(height, preset.height),
+                given(width, preset.width),
+                preset.vae,
+                preset.dit,
             ),
             fps=preset.fps,
             steps=given(num_inference_steps, preset.steps),
@@ -102,7 +107,7 @@ class Request:
             if preset.two_experts
             else None,
             step_cache=real_number("step_cache", given(step_cache, 0.0), 0, 1),
-        )  # fmt: skip
+        )
         request.schedule()  # checks the number of steps
         return request
 
@@ -148,7 +153,7 @@ def _texts(name: str, value: str | Sequence[str]) -> tuple[str, ...]:
     return texts
 
 
-def _seeds(seed: Optional[int | Sequence[int]], count: int) -> tuple[int, ...]:
+def _seeds(seed: int | Sequence[int] | None, count: int) -> tuple[int, ...]:
     """One seed a sample. One number gives seed, seed + 1, …; None or a negative number draws them."""
     if isinstance(seed, (list, tuple)):
         if len(seed) != count:

@@ -2,8 +2,8 @@
 
 import html
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import torch
 from safetensors import safe_open
@@ -50,9 +50,10 @@ class Tokenizer:
             name = next((name for name in file.keys() if name.endswith("spiece_model")), None)
             if name is None:
                 raise CheckpointError(
-                    f"{path} holds no tokenizer", "ComfyUI's umT5 file, which has the tensor spiece_model",
+                    f"{path} holds no tokenizer",
+                    "ComfyUI's umT5 file, which has the tensor spiece_model",
                     "Use umt5_xxl_fp16.safetensors from Comfy-Org, or an official folder",
-                )  # fmt: skip
+                )
             return cls.from_proto(file.get_tensor(name).numpy().tobytes(), max_length)
 
     @classmethod
@@ -88,5 +89,7 @@ class Tokenizer:
         if (folder / "spiece.model").is_file():
             return cls.from_proto((folder / "spiece.model").read_bytes(), max_length)
         raise CheckpointNotFound(
-            f"no tokenizer in {folder}", "tokenizer.json or spiece.model", "Copy the folder google/umt5-xxl of the release there"
-        )  # fmt: skip
+            f"no tokenizer in {folder}",
+            "tokenizer.json or spiece.model",
+            "Copy the folder google/umt5-xxl of the release there",
+        )

@@ -10,17 +10,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checkpoints import load_dit, load_text_encoder, load_vae
-from ..checkpoints.describe import check_model
-from ..checkpoints.folder import find_model
+from ..checkpoints.model_files import find_model
+from ..checkpoints.summary import resolve_preset
 from ..conditioning import image_to_video
 from ..config import Preset, VAEConfig
+from ..devices import default_device, usable_device
 from ..errors import InputError
-from ..memory.devices import default_device, usable_device
-from ..shapes import check_shape, real_number, whole_number
+from ..lora.train import add_lora, save_lora
+from ..shapes import check_shape
 from ..text import Tokenizer
+from ..validate import real_number, whole_number
 from .data import captions_of, crops, list_clips, read_clip
-from .expert import NoiseRange, Samples, new_expert, start_from, train_expert
-from .lora import add_lora, save_lora
+from .expert import LatentDataset, NoiseRange, new_expert, start_from, train_expert
 from .run import RunConfig, TrainingRun
 from .vae import VAELoss, VAELossWeights, new_vae, normalise_latents
 
@@ -31,9 +32,14 @@ def _run_config(options: argparse.Namespace) -> RunConfig:
     for name in ("steps", "batch", "save_every"):
         whole_number(f"--{name.replace('_', '-')}", getattr(options, name), 1, 2**31)
     return RunConfig(
-        steps=options.steps, rate=options.rate, warmup=min(100, options.steps // 10), ema=options.ema,
-        save_every=options.save_every, seed=options.seed, autocast=options.bf16,
-    )  # fmt: skip
+        steps=options.steps,
+        rate=options.rate,
+        warmup=min(100, options.steps // 10),
+        ema=options.ema,
+        save_every=options.save_every,
+        seed=options.seed,
+        autocast=options.bf16,
+    )
 
 
 def train_vae(options: argparse.Namespace) -> int:
@@ -41,7 +47,9 @@ def train_vae(options: argparse.Namespace) -> int:
     config, device = _run_config(options), usable_device(options.device or default_device())
     whole_number("--dim", options.dim, 1, 1024)
     if options.side % 8 or options.frames % 4 != 1:
-        raise InputError(f"clips of {options.frames} frames and {options.side} pixels", "4n + 1 frames, a multiple of 8 pixels")
+        raise InputError(
+            f"clips of {options.frames} frames and {options.side} pixels", "4n + 1 frames, a multiple of 8 pixels"
+        )
     clips = [_whole_clip(file, options) for file in list_clips(options.data)]
     vae = new_vae(VAEConfig(dim=options.dim, decoder_dim=options.dim), options.seed).to(device)
     run = TrainingRun(options.out, {"vae": vae}, config)
@@ -51,18 +59,18 @@ def train_vae(options: argparse.Namespace) -> int:
 
     def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         frames = 1 if step < image_steps else options.frames
-        video = crops(clips, options.batch * (options.frames if frames == 1 else 1), frames, options.side, run.chance())
+        video = crops(clips, options.batch * (options.frames if frames == 1 else 1), frames, options.side, run.rng())
         return loss(vae, (video.to(device), None), step, generator)
 
     run.train(losses)
-    run.use_average()
-    chance = random.Random(options.seed)
-    normalise_latents(vae, lambda n: crops(clips, 4, options.frames, options.side, chance).to(device), 16)
+    run.apply_ema()
+    rng = random.Random(options.seed)
+    normalise_latents(vae, lambda n: crops(clips, 4, options.frames, options.side, rng).to(device), 16)
     return _write(vae.state_dict(), Path(options.out) / "vae.safetensors")
 
 
 def _whole_clip(file: Path, options: argparse.Namespace) -> Tensor:
-    from ..conditioning.images import clip_info, load_image
+    from ..media.images import clip_info, load_image
     from .data import IMAGES
 
     if file.suffix.lower() in IMAGES:
@@ -73,7 +81,7 @@ def _whole_clip(file: Path, options: argparse.Namespace) -> Tensor:
 def train_transformer(options: argparse.Namespace) -> int:
     """One expert, or LoRA for it; clips and captions are encoded once and kept beside the checkpoints."""
     config, device = _run_config(options), usable_device(options.device or default_device())
-    preset, found = check_model(options.model), find_model(options.model)
+    preset, found = resolve_preset(options.model), find_model(options.model)
     if options.expert == "all" and preset.two_experts:
         raise InputError("--expert all for a pair of experts", "high or low")
     if options.expert != "all" and not preset.two_experts:
@@ -105,22 +113,28 @@ def train_transformer(options: argparse.Namespace) -> int:
 
 
 @torch.no_grad()
-def encode_folder(options: argparse.Namespace, preset: Preset, found, device: torch.device) -> Samples:
+def encode_folder(options: argparse.Namespace, preset: Preset, found, device: torch.device) -> LatentDataset:
     """The clips and captions of a folder as latents and embeddings, read from `cache.pt` where it fits."""
     files = list_clips(options.data)
     frames, height, width = (
         given or default
-        for given, default in ((options.frames, preset.frames), (options.height, preset.height), (options.width, preset.width))
+        for given, default in (
+            (options.frames, preset.frames),
+            (options.height, preset.height),
+            (options.width, preset.width),
+        )
     )
     check_shape(frames, height, width, preset.vae, preset.dit)
     captions = [captions_of(file) for file in files]
     facts = [frames, height, width, preset.name, str(found.vae), str(found.text_encoder), captions, options.expert]
-    stamp = hashlib.sha256(repr(facts + [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]).encode()).hexdigest()
+    stamp = hashlib.sha256(
+        repr(facts + [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]).encode()
+    ).hexdigest()
     cache = Path(options.out) / "cache.pt"
     if cache.is_file():
         kept = torch.load(cache, weights_only=True)
         if kept.pop("stamp") == stamp:
-            return Samples(**kept)
+            return LatentDataset(**kept)
     vae = load_vae(found.vae, preset.vae, device=device)
     latents, y = [], []
     for file in files:
@@ -139,11 +153,14 @@ def encode_folder(options: argparse.Namespace, preset: Preset, found, device: to
         text_of.append(list(range(place, place + len(group))))
         place += len(group)
     kept = {
-        "latents": torch.cat(latents), "texts": texts, "text_of": text_of, "unconditional": list(range(len(nothing))),
+        "latents": torch.cat(latents),
+        "texts": texts,
+        "text_of": text_of,
+        "unconditional": list(range(len(nothing))),
         "y": torch.cat(y) if y else None,
-    }  # fmt: skip
+    }
     torch.save(kept | {"stamp": stamp}, cache)
-    return Samples(**kept)
+    return LatentDataset(**kept)
 
 
 def _write(state: dict[str, Tensor], path: Path) -> int:

@@ -1,14 +1,14 @@
 """A folder of clips with captions, as training takes it: `name.mp4` (or an image) beside `name.txt`."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import torch
 from torch import Tensor
 
-from ..conditioning.images import clip_info, load_image, load_video, resize
 from ..errors import CheckpointNotFound, InputError
+from ..media.images import clip_info, load_image, load_video, resize
 
 VIDEOS, IMAGES = {".mp4", ".mov", ".mkv", ".webm", ".gif"}, {".png", ".jpg", ".jpeg", ".webp"}
 
@@ -22,7 +22,9 @@ def list_clips(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     files = sorted(f for f in folder.glob("*") if f.suffix.lower() in VIDEOS | IMAGES) if folder.is_dir() else []
     if not files:
-        raise CheckpointNotFound(f"{folder} has no clips", "a folder with videos or images, and a .txt caption beside each")
+        raise CheckpointNotFound(
+            f"{folder} has no clips", "a folder with videos or images, and a .txt caption beside each"
+        )
     return files
 
 
@@ -49,11 +51,13 @@ def read_clip(file: Path, frames: int, height: int, width: int) -> Tensor:
         return resize(load_image(str(file)), height, width)[:, None]
     found = clip_info(str(file))[0]
     if found < frames:
-        raise InputError(f"{file.name} has {found} frames", f"at least {frames}", "Remove it, or pass a smaller --frames")
+        raise InputError(
+            f"{file.name} has {found} frames", f"at least {frames}", "Remove it, or pass a smaller --frames"
+        )
     return load_video(str(file), frames, height, width)
 
 
-def crops(clips: Sequence[Tensor], count: int, frames: int, side: int, chance: random.Random) -> Tensor:
+def crops(clips: Sequence[Tensor], count: int, frames: int, side: int, rng: random.Random) -> Tensor:
     """Random cut-outs (B, 3, T, side, side) of clips (3, T, H, W) that are long enough.
 
     Raises:
@@ -61,10 +65,12 @@ def crops(clips: Sequence[Tensor], count: int, frames: int, side: int, chance: r
     """
     long_enough = [clip for clip in clips if clip.shape[1] >= frames]
     if not long_enough or min(min(clip.shape[2:]) for clip in long_enough) < side:
-        raise InputError(f"no clips of {frames} frames and {side} pixels", "longer or larger clips", "Pass smaller numbers")
+        raise InputError(
+            f"no clips of {frames} frames and {side} pixels", "longer or larger clips", "Pass smaller numbers"
+        )
     cut = []
     for _ in range(count):
-        clip = chance.choice(long_enough)
-        t, y, x = (chance.randrange(size - part + 1) for size, part in zip(clip.shape[1:], (frames, side, side)))
+        clip = rng.choice(long_enough)
+        t, y, x = (rng.randrange(size - part + 1) for size, part in zip(clip.shape[1:], (frames, side, side)))
         cut.append(clip[:, t : t + frames, y : y + side, x : x + side])
     return torch.stack(cut)

@@ -1,8 +1,8 @@
 """Training a transformer: flow matching on cached latents and texts, within one expert's range of noise levels."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from ..config import DiTConfig
 from ..dit import WanDiT
 from ..errors import CheckpointError, InputError
 from ..flow import draw_sigmas, flow_loss, interpolate, training_timesteps
-from ..shapes import real_number
+from ..validate import real_number
 from .run import TrainingRun
 
 UNCONDITIONAL = 0.1  # share of samples whose text is replaced, for guidance (arXiv 2207.12598)
@@ -40,7 +40,7 @@ class NoiseRange:
 
 
 @dataclass(frozen=True)
-class Samples:
+class LatentDataset:
     """A data set, encoded once.
 
     Attributes:
@@ -55,18 +55,20 @@ class Samples:
     texts: Sequence[Tensor]
     text_of: Sequence[Sequence[int]]
     unconditional: Sequence[int]
-    y: Optional[Tensor] = None
+    y: Tensor | None = None
 
     def __post_init__(self):
         if not len(self.latents) or len(self.latents) != len(self.text_of):
-            raise InputError(f"{len(self.latents)} clips with texts for {len(self.text_of)}", "at least one clip, each with texts")
+            raise InputError(
+                f"{len(self.latents)} clips with texts for {len(self.text_of)}", "at least one clip, each with texts"
+            )
 
-    def first(self, count: int) -> "Samples":
+    def first(self, count: int) -> "LatentDataset":
         """The first clips alone."""
         y = None if self.y is None else self.y[:count]
         return replace(self, latents=self.latents[:count], text_of=self.text_of[:count], y=y)
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """x0 (B, z, T', h, w), text (B, n, text_dim) padded with zeros, y or None."""
         clips = torch.randint(len(self.latents), (count,), generator=generator).tolist()
         return self.latents[clips], pad(self._text(clips, generator)), None if self.y is None else self.y[clips]
@@ -87,7 +89,7 @@ def pad(texts: Sequence[Tensor]) -> Tensor:
 
 
 def expert_loss(
-    model: WanDiT, x0: Tensor, text: Tensor, y: Optional[Tensor], levels: NoiseRange, generator: torch.Generator
+    model: WanDiT, x0: Tensor, text: Tensor, y: Tensor | None, levels: NoiseRange, generator: torch.Generator
 ) -> Tensor:
     """Flow-matching loss of a batch at random noise levels within the range."""
     sigma = draw_sigmas(len(x0), levels.shift, levels.low, levels.high, generator)
@@ -96,7 +98,9 @@ def expert_loss(
     return flow_loss(model(interpolate(x0, noise, sigma), training_timesteps(sigma), text, y=y), x0, noise)
 
 
-def train_expert(model: WanDiT, samples: Samples, levels: NoiseRange, run: TrainingRun, batch: int, until: Optional[int] = None) -> None:
+def train_expert(
+    model: WanDiT, samples: LatentDataset, levels: NoiseRange, run: TrainingRun, batch: int, until: int | None = None
+) -> None:
     """Run or continue the training of one transformer (or of the LoRA in it); it ends with the averaged weights."""
     device = model.patch_embedding.weight.device
 
@@ -106,7 +110,7 @@ def train_expert(model: WanDiT, samples: Samples, levels: NoiseRange, run: Train
         return {"loss": expert_loss(model, x0.to(device), text.to(device), y, levels, generator)}
 
     run.train(losses, until)
-    run.use_average()
+    run.apply_ema()
 
 
 @torch.no_grad()

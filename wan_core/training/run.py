@@ -3,10 +3,10 @@
 import json
 import math
 import random
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class RunConfig:
         return self.rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-class Averaged:
+class EMA:
     """Exponential moving average of parameters, held in float32."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float):
@@ -72,14 +72,17 @@ class TrainingRun:
         self.folder, self.modules, self.config = Path(folder), dict(modules), config
         self.folder.mkdir(parents=True, exist_ok=True)
         self.parameters = {
-            f"{part}.{name}": p for part, m in self.modules.items() for name, p in m.named_parameters() if p.requires_grad
+            f"{part}.{name}": p
+            for part, m in self.modules.items()
+            for name, p in m.named_parameters()
+            if p.requires_grad
         }
         if not self.parameters:
             raise InputError("a training run without anything to train", "parameters that require a gradient")
         self.optimiser = torch.optim.AdamW(
             self.parameters.values(), lr=config.rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
         )
-        self.average = Averaged(self.parameters, config.ema)
+        self.average = EMA(self.parameters, config.ema)
         self.step = 0
         self.resume()
 
@@ -98,7 +101,9 @@ class TrainingRun:
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         if set(state["parameters"]) != set(self.parameters):
-            raise CheckpointError(f"{path} belongs to another model", "the run that this folder was made for", "Use another folder")
+            raise CheckpointError(
+                f"{path} belongs to another model", "the run that this folder was made for", "Use another folder"
+            )
         with torch.no_grad():
             for name, p in self.parameters.items():
                 p.copy_(state["parameters"][name])
@@ -109,9 +114,11 @@ class TrainingRun:
     def save(self) -> None:
         """Write `state.pt`; an interrupted write leaves the one before."""
         state = {
-            "parameters": {name: p.detach() for name, p in self.parameters.items()}, "average": self.average.values,
-            "optimiser": self.optimiser.state_dict(), "step": self.step,
-        }  # fmt: skip
+            "parameters": {name: p.detach() for name, p in self.parameters.items()},
+            "average": self.average.values,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+        }
         part = self.folder / "state.pt.part"
         torch.save(state, part)
         part.replace(self.folder / "state.pt")
@@ -120,7 +127,7 @@ class TrainingRun:
         """Random numbers of the present step: the same ones whether or not the run was resumed."""
         return torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
 
-    def chance(self) -> random.Random:
+    def rng(self) -> random.Random:
         """As `generator`, for choices in Python."""
         return random.Random(self.config.seed * 1_000_003 + self.step)
 
@@ -173,14 +180,14 @@ class TrainingRun:
             file.write(json.dumps(line) + "\n")
 
     @torch.no_grad()
-    def use_average(self) -> dict[str, Tensor]:
+    def apply_ema(self) -> dict[str, Tensor]:
         """Put the averaged weights in place of the trained ones, which are returned."""
         trained = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.put_back(self.average.values)
+        self.load_parameters(self.average.values)
         return trained
 
     @torch.no_grad()
-    def put_back(self, values: Mapping[str, Tensor]) -> None:
+    def load_parameters(self, values: Mapping[str, Tensor]) -> None:
         """Give the parameters these values."""
         for name, p in self.parameters.items():
             p.copy_(values[name])

@@ -1,11 +1,10 @@
 """Training the video VAE: first on single frames, then on clips."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Optional
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import VAEConfig
@@ -14,7 +13,7 @@ from ..vae.layers import AttentionBlock, FeatureCache, ResidualBlock, Upsample
 from ..vae.losses import PatchDiscriminator, kl_to_normal, perceptual_loss, weighted_l1
 from ..vae.streaming import regroup
 
-Batch = tuple[Tensor, Optional[Tensor]]  # video (B, 3, T, H, W) in [-1, 1], weight (B, 1, T, H, W) or None
+Batch = tuple[Tensor, Tensor | None]  # video (B, 3, T, H, W) in [-1, 1], weight (B, 1, T, H, W) or None
 
 
 @torch.no_grad()
@@ -78,7 +77,7 @@ class VAELossWeights:
     kl: float = 1e-3
     perceptual: float = 0.5
     gan: float = 0.02
-    gan_from: Optional[int] = None
+    gan_from: int | None = None
 
 
 class VAELoss(nn.Module):
@@ -98,9 +97,10 @@ class VAELoss(nn.Module):
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         decoded = reconstruct(vae, mean + noise * (0.5 * logvar).exp())
         losses = {
-            "l1": weighted_l1(decoded, video, weight), "kl": kl_to_normal(mean, logvar),
+            "l1": weighted_l1(decoded, video, weight),
+            "kl": kl_to_normal(mean, logvar),
             self.perceptual: self.perceptual_loss(decoded, video),
-        }  # fmt: skip
+        }
         w = self.weights
         losses["loss"] = losses["l1"] + w.kl * losses["kl"] + w.perceptual * losses[self.perceptual]
         if w.gan_from is not None and step >= w.gan_from:

@@ -12,7 +12,7 @@ Source of the filtering: Winograd, Arithmetic Complexity of Computations, 1980.
 """
 
 import functools
-from typing import Iterator, Optional
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +76,7 @@ def channels_first(x: Tensor) -> Tensor:
     return x.permute(0, 4, 1, 2, 3)
 
 
-def norm_silu_conv(norm: nn.Module, conv: nn.Module, x: Tensor, cache: dict, add: Optional[Tensor] = None) -> Tensor:
+def norm_silu_conv(norm: nn.Module, conv: nn.Module, x: Tensor, cache: dict, add: Tensor | None = None) -> Tensor:
     """conv(silu(norm(x))), causal in time, kernel 3×3×3; `cache[conv]` holds what `layers.causal` would, and is updated in place.
 
     Args:
@@ -123,7 +123,9 @@ def norm_silu_conv_narrow(norm: nn.Module, conv: nn.Module, x: Tensor, cache: di
     return channels_first(out.to(x.dtype))
 
 
-def _strips(height: int, frames: int, width: int, channels: int, pixels: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+def _strips(
+    height: int, frames: int, width: int, channels: int, pixels: int
+) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
     """Rows of a frame with about so many pixels at a time: the rows; those with the neighbours that a kernel sees; an empty strip
     (frames, rows + 2, width, channels) for the latter, with zeros beyond the frame; and the part of it within the frame."""
     count = max(8, pixels // width)
@@ -217,7 +219,11 @@ def upsample_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
         for i in range(2):
             rows = _half(weight, 2, i)
             for j in range(2):
-                part = F.conv2d(padded[:, :, i : i + h + 1, j : j + w + 1], _half(rows, 3, j), None if bias is None else bias[channels])
+                part = F.conv2d(
+                    padded[:, :, i : i + h + 1, j : j + w + 1],
+                    _half(rows, 3, j),
+                    None if bias is None else bias[channels],
+                )
                 out[:, :, i::2, j::2, channels] = part.permute(0, 2, 3, 1).unflatten(0, (b, t))
     return channels_first(out)
 

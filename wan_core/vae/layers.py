@@ -6,7 +6,7 @@ dict means the start of a video, so nothing is shared between videos, tiles or t
 Source: Wan2.2 wan/modules/vae2_1.py.
 """
 
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -161,7 +161,11 @@ class Middle(nn.ModuleList):
 
     def __init__(self, channels: int, ops):
         super().__init__(
-            [ResidualBlock(channels, channels, ops), AttentionBlock(channels, ops), ResidualBlock(channels, channels, ops)]
+            [
+                ResidualBlock(channels, channels, ops),
+                AttentionBlock(channels, ops),
+                ResidualBlock(channels, channels, ops),
+            ]
         )
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:

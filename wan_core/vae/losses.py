@@ -1,13 +1,13 @@
 """Losses that train the video VAE: L1, KL, a perceptual term, and a patch discriminator. Source: Wan report, 4.2.1."""
 
-from typing import Callable, Optional
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def weighted_l1(prediction: Tensor, target: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+def weighted_l1(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean absolute error of videos (B, 3, T, H, W); `weight` broadcasts over it and is taken relative to its mean."""
     error = (prediction - target).abs()
     return error.mean() if weight is None else (error * weight).mean() / weight.mean()

@@ -1,6 +1,6 @@
 """The Wan video VAE: whole clips and streams, with the same numbers."""
 
-from typing import Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +104,12 @@ class WanVAE(nn.Module):
 
     def _check_pixels(self, video: Tensor) -> None:
         stride = self.config.space_stride
-        if video.ndim != 5 or video.shape[1] != 3 or not video.shape[2] or any(size % stride for size in video.shape[3:]):
+        if (
+            video.ndim != 5
+            or video.shape[1] != 3
+            or not video.shape[2]
+            or any(size % stride for size in video.shape[3:])
+        ):
             raise InputError(
                 f"a video of shape {tuple(video.shape)}",
                 f"(B, 3, T, H, W) with at least one frame, H and W multiples of {stride} for the {self.config.version} VAE",

@@ -1,6 +1,6 @@
 """Cutting a stream of frames into the groups that the encoder takes."""
 
-from typing import Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor

@@ -58,9 +58,10 @@ def _tiles(size: tuple[int, int], tile: int, overlap: int, stride: int):
     tile, overlap = tile // stride * stride, overlap // stride * stride
     if tile < 2 * stride or not 0 <= overlap < tile:
         raise InputError(
-            f"tiles of {tile} with an overlap of {overlap} pixels", f"tiles of at least {2 * stride}, and a smaller overlap",
+            f"tiles of {tile} with an overlap of {overlap} pixels",
+            f"tiles of at least {2 * stride}, and a smaller overlap",
             "256 and 64 suit most cards",
-        )  # fmt: skip
+        )
     for top, bottom in _spans(size[0], tile, overlap):
         for left, right in _spans(size[1], tile, overlap):
             rows, columns = _ramp(top, bottom, size[0], overlap), _ramp(left, right, size[1], overlap)

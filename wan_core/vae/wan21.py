@@ -1,6 +1,6 @@
 """Encoder and decoder of the Wan 2.1 VAE: 16 channels, 4×8×8. Source: Wan2.2 wan/modules/vae2_1.py."""
 
-from typing import Iterator
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 

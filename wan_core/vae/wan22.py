@@ -3,8 +3,8 @@
 Source: Wan2.2 wan/modules/vae2_2.py.
 """
 
+from collections.abc import Iterator
 from itertools import product
-from typing import Iterator, Optional
 
 import torch.nn.functional as F
 from einops import rearrange, reduce
@@ -38,7 +38,7 @@ def add_duplicates(x: Tensor, source: Tensor, time: int) -> Tensor:
 
 
 class DownStage(nn.Module):
-    def __init__(self, channels_in: int, channels: int, temporal: Optional[bool], ops):
+    def __init__(self, channels_in: int, channels: int, temporal: bool | None, ops):
         super().__init__()
         layers = [ResidualBlock(channels_in, channels, ops), ResidualBlock(channels, channels, ops)]
         if temporal is not None:
@@ -55,7 +55,7 @@ class DownStage(nn.Module):
 
 
 class UpStage(nn.Module):
-    def __init__(self, channels_in: int, channels: int, temporal: Optional[bool], ops):
+    def __init__(self, channels_in: int, channels: int, temporal: bool | None, ops):
         super().__init__()
         layers = [ResidualBlock(c, channels, ops) for c in (channels_in, channels, channels)]
         if temporal is not None:
@@ -65,7 +65,9 @@ class UpStage(nn.Module):
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
         """The result, in the pieces of its last layer."""
-        own = self.temporal is not None and isinstance(self.upsamples[0].shortcut, nn.Identity)  # then the first block may write over x
+        own = self.temporal is not None and isinstance(
+            self.upsamples[0].shortcut, nn.Identity
+        )  # then the first block may write over x
         source, time, start = x.clone() if own else x, 2 if self.temporal else 1, 0
         for piece in in_pieces(list(self.upsamples), x, cache):
             end = start + -(-piece.shape[2] // time)
@@ -79,7 +81,8 @@ class Encoder22(nn.Module):
         widths = [config.dim * m for m in (1, *config.multipliers)]
         self.conv1 = ops.Conv3d(3 * config.pixel_fold**2, widths[0], 3, padding=(0, 1, 1))
         self.downsamples = nn.ModuleList(
-            DownStage(*pair, temporal, ops) for *pair, temporal in zip(widths, widths[1:], (*config.temporal_down, None))
+            DownStage(*pair, temporal, ops)
+            for *pair, temporal in zip(widths, widths[1:], (*config.temporal_down, None))
         )
         self.middle = Middle(widths[-1], ops)
         self.head = OutputHead(widths[-1], 2 * config.z_channels, ops)

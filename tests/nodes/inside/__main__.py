@@ -1,6 +1,6 @@
 """Run by ComfyUI's own python: measures the pack inside ComfyUI and prints one JSON object.
 
-    python tests/nodes/inside COMFYUI PACK MODELS GOLDEN STORED
+python tests/nodes/inside COMFYUI PACK MODELS GOLDEN STORED
 """
 
 import json
@@ -14,7 +14,7 @@ def main():
     """ComfyUI reads its command line and its folder while it is imported, so both come first."""
     sys.argv = ["main", "--cpu"]
     sys.path.insert(0, COMFYUI)
-    sys.path.append(os.path.join(PACK, "tests"))
+    sys.path.append(os.path.join(PACK, "tests", "support"))
     os.chdir(COMFYUI)
     from comfy.options import enable_args_parsing
 

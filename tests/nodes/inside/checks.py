@@ -9,16 +9,33 @@ import solver
 import torch
 
 ALONE = (
-    solver.equals_wan_core, solver.same_model_twice, solver.steps_per_expert, solver.lora_changes_its_expert_alone,
-    solver.nothing_is_left_behind, solver.batch_index_is_honoured, solver.schedules,
-    solver.a_run_in_two_parts, solver.modulations_take_loras, native.step_caches, formats.gguf_experts,
-)  # fmt: skip
+    solver.equals_wan_core,
+    solver.same_model_twice,
+    solver.steps_per_expert,
+    solver.lora_changes_its_expert_alone,
+    solver.nothing_is_left_behind,
+    solver.batch_index_is_honoured,
+    solver.schedules,
+    solver.a_run_in_two_parts,
+    solver.modulations_take_loras,
+    native.step_caches,
+    formats.gguf_experts,
+)
 WITH_FILES = (
-    native.native_and_ours, native.five_b_and_ours, native.conditioning_nodes, native.patches, native.long_text,
-    native.what_one_model_is_told, solver.equals_golden, formats.stored_experts, formats.stored_text_encoders,
-    loras.lora_pairs, loras.what_the_node_leaves_alone, loras.modulations_beside_other_runs,
+    native.native_and_ours,
+    native.five_b_and_ours,
+    native.conditioning_nodes,
+    native.patches,
+    native.long_text,
+    native.what_one_model_is_told,
+    solver.equals_golden,
+    formats.stored_experts,
+    formats.stored_text_encoders,
+    loras.lora_pairs,
+    loras.what_the_node_leaves_alone,
+    loras.modulations_beside_other_runs,
     loras.partly_on_the_device,
-)  # fmt: skip
+)
 
 
 def measure() -> dict:

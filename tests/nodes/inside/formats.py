@@ -59,7 +59,7 @@ def stored_experts(tmp):
         save_file(unpacked, files[1])
         ours, plain, native = (
             run(model, None, conds=conds) for model in (*map(load, files), comfy.sd.load_diffusion_model(files[0]))
-        )  # fmt: skip
+        )
         found[layout] = [difference(ours, plain), difference(ours, native)]
     return found
 
@@ -71,14 +71,17 @@ def gguf_experts():
     found = {"plain": difference(run(model, None), run(plain, None))}
     layer = "diffusion_model.blocks.0.self_attn.q"
     torch.manual_seed(2)
-    lora = {f"{layer}.lora_down.weight": torch.randn(4, 128) * 0.2, f"{layer}.lora_up.weight": torch.randn(128, 4) * 0.2}
+    lora = {
+        f"{layer}.lora_down.weight": torch.randn(4, 128) * 0.2,
+        f"{layer}.lora_up.weight": torch.randn(128, 4) * 0.2,
+    }
     before = run(model, None)
     changed = [comfy.sd.load_lora_for_models(m, None, lora, 1.0, 0)[0] for m in (model, plain)]
     results = [run(m, None) for m in changed]
     found["lora"], found["lora changes"] = difference(*results), difference(results[0], before)
     found["after"] = difference(run(model, None), before)
     weight = model.model.diffusion_model.blocks[0].self_attn.q.weight
-    found["still packed"] = isinstance(weight, quant.Packed)
+    found["still packed"] = isinstance(weight, quant.QuantizedTensor)
     found["bytes"] = [model.model_size(), plain.model_size()]
     return found
 
@@ -90,11 +93,16 @@ def stored_text_encoders(tmp):
     state = load_file(path)
     for layout in ("plain e4m3", "scaled e4m3", "notes in tensors"):
         names = {name: name.replace("encoder.block.", "encoder.blocks.") for name in state}
-        held, unpacked, metadata = packed({names[name]: t for name, t in state.items() if name != "spiece_model"}, layout)
+        held, unpacked, metadata = packed(
+            {names[name]: t for name, t in state.items() if name != "spiece_model"}, layout
+        )
         files = [f"{tmp}/{layout} text {which}.safetensors" for which in ("held", "unpacked")]
         for content, file in zip((held, unpacked), files):
             content = {name.replace("encoder.blocks.", "encoder.block."): t.contiguous() for name, t in content.items()}
-            content = {name: t.to(torch.bfloat16) if t.dtype == torch.float32 and "scale" not in name else t for name, t in content.items()}
+            content = {
+                name: t.to(torch.bfloat16) if t.dtype == torch.float32 and "scale" not in name else t
+                for name, t in content.items()
+            }
             save_file(content | {"spiece_model": state["spiece_model"]}, file, metadata)
         found[layout] = _text_difference(*(load(file) for file in files))
     found["gguf"] = _text_difference(load(f"{STORED}/umt5.gguf"), load(f"{STORED}/umt5.safetensors"))

@@ -36,8 +36,21 @@ def texts(width=64):
     return [[text[0], {}]], [[text[1], {}]]
 
 
-def run(high, low, solver="official unipc", schedule="official", steps=8, cfg=(4.0, 3.0), boundary=0.875, shift=12.0, seed=5, shape=(1, 16, 3, 4, 6), conds=None, watch=None):
-    host = part("nodes.host.run")
+def run(
+    high,
+    low,
+    solver="official unipc",
+    schedule="official",
+    steps=8,
+    cfg=(4.0, 3.0),
+    boundary=0.875,
+    shift=12.0,
+    seed=5,
+    shape=(1, 16, 3, 4, 6),
+    conds=None,
+    watch=None,
+):
+    host = part("nodes.host.sampling")
     guider = host.make_guider(high, low, *(conds or texts()), *cfg, boundary)
     sigmas = host.make_sigmas(high, steps, shift, solver, schedule, 1.0)
     if watch is not None:
@@ -49,11 +62,11 @@ class Asked:
     """Stands where the browser's watch stands, and writes down who is asked."""
 
     def __init__(self, seen: list):
-        self.asked = seen.append
+        self.on_expert = seen.append
 
-    def started(self, sigmas, plan, latent_format): ...
-    def stepped(self, step, x0): ...
-    def ended(self): ...
+    def on_start(self, sigmas, plan, latent_format): ...
+    def on_step(self, step, x0): ...
+    def on_end(self): ...
 
 
 def normalised(samples):

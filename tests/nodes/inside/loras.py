@@ -20,10 +20,15 @@ class Bench:
     def __init__(self, tmp):
         self.tmp, self.files = Path(tmp), wide_pair("t2v-a14b", tmp)
         self.states = dict(zip(EXPERTS, map(load_file, self.files)))
-        self.pairs = {"ours": part("nodes.host.pair").load_pair(*self.files), "native": tuple(map(comfy.sd.load_diffusion_model, self.files))}
+        self.pairs = {
+            "ours": part("nodes.host.pair").load_pair(*self.files),
+            "native": tuple(map(comfy.sd.load_diffusion_model, self.files)),
+        }
 
     def run(self, high, low):
-        return run(high, low, solver="euler", schedule="simple", steps=3, shift=8.0, conds=texts(4096), shape=(1, 16, 2, 4, 4))
+        return run(
+            high, low, solver="euler", schedule="simple", steps=3, shift=8.0, conds=texts(4096), shape=(1, 16, 2, 4, 4)
+        )
 
     def file(self, state, name="lora"):
         save_file({key: t.contiguous() for key, t in state.items()}, self.tmp / f"{name}.safetensors")
@@ -44,9 +49,15 @@ class Bench:
         found = {}
         for kind, pair in self.pairs.items():
             plain = self.run(*pair)
-            *patched, lines = part("nodes.host.lora").apply_loras(*pair, [part("nodes.host.lora").Row(*row) for row in rows])
+            *patched, lines = part("nodes.host.lora").apply_loras(
+                *pair, [part("nodes.host.lora").Row(*row) for row in rows]
+            )
             out = self.run(*patched)
-            found[kind] = [difference(out, self.run(*self.merged(kind, deltas))), difference(out, plain), difference(self.run(*pair), plain)]
+            found[kind] = [
+                difference(out, self.run(*self.merged(kind, deltas))),
+                difference(out, plain),
+                difference(self.run(*pair), plain),
+            ]
             found["lines"] = lines
         return found
 
@@ -72,13 +83,17 @@ def lora_pairs(tmp):
     deltas = {"high": low_rank(parts, one[1], 1.0), "low": low_rank(others, other[1], 0.5)}
     found["a file for each"] = bench.compare(rows, deltas)
     both = {name: low_rank(parts, one[1], 1.0)[name] + low_rank(others, other[1], 0.5)[name] for name in deltas["high"]}
-    found["two of them"] = bench.compare([(bench.file(one[0]), 1.0, 1.0), (bench.file(other[0], "b"), 0.5, 0.5)], {who: both for who in EXPERTS})
+    found["two of them"] = bench.compare(
+        [(bench.file(one[0]), 1.0, 1.0), (bench.file(other[0], "b"), 0.5, 0.5)], {who: both for who in EXPERTS}
+    )
 
     first, second = (lora_files.written("diffusers", p)[0] for p in (parts, others))
     second = {name.replace("transformer.", "transformer_2."): tensor for name, tensor in second.items()}
     deltas = {"high": low_rank(parts, 1.0, 1.0), "low": low_rank(others, 1.0, 1.0)}
     found["both experts in a file"] = bench.compare([(bench.file(first | second), 1.0, 1.0)], deltas)
-    found["one expert of a diffusers pair"] = bench.compare([(bench.file(second), 0.0, 1.0)], {"high": {}, "low": deltas["low"]})
+    found["one expert of a diffusers pair"] = bench.compare(
+        [(bench.file(second), 0.0, 1.0)], {"high": {}, "low": deltas["low"]}
+    )
 
     found["of the trainer"] = bench.compare(*from_the_trainer(bench))
     return found
@@ -86,7 +101,7 @@ def lora_pairs(tmp):
 
 def from_the_trainer(bench):
     """(rows, deltas) of a LoRA as `python -m wan_core train lora` writes it."""
-    training = part("wan_core.training.lora")
+    training = part("wan_core.lora.train")
     with torch.inference_mode(False):
         model = training.add_lora(part("wan_core.checkpoints").load_dit(bench.files[0]), rank=3, alpha=6.0)
         for name, parameter in model.named_parameters():
@@ -95,8 +110,9 @@ def from_the_trainer(bench):
         training.save_lora(model, bench.tmp / "lora_high.safetensors")
         deltas = {
             f"{name}.weight": (m.scale * m.lora_up @ m.lora_down).detach()
-            for name, m in model.named_modules() if isinstance(m, training.LoRALinear)
-        }  # fmt: skip
+            for name, m in model.named_modules()
+            if isinstance(m, training.LoRALinear)
+        }
     return [(str(bench.tmp / "lora_high.safetensors"), 1.0, 0.0)], {"high": deltas, "low": {}}
 
 
@@ -112,17 +128,22 @@ def what_the_node_leaves_alone(tmp):
         off = host.apply_loras(high, low, [host.Row(file, 0.0, 0.0)])
         none = host.apply_loras(high, low, [])
         found[kind] = {
-            "low as it was": new_low is low, "high patched": new_high is not high and not high.patches,
+            "low as it was": new_low is low,
+            "high patched": new_high is not high and not high.patches,
             "off": off[0] is high and off[1] is low and off[2] == ["x_high.safetensors: not used, its strength is 0"],
-            "no row": none[0] is high and none[1] is low and none[2] == [], "line": lines,
-            "patched as by ComfyUI": same_patches(new_high.patches, native.patches), "single": nothing is None and same_patches(alone.patches, native.patches),
-        }  # fmt: skip
+            "no row": none[0] is high and none[1] is low and none[2] == [],
+            "line": lines,
+            "patched as by ComfyUI": same_patches(new_high.patches, native.patches),
+            "single": nothing is None and same_patches(alone.patches, native.patches),
+        }
     return found
 
 
 def same_patches(one, other):
     def plain(patches):
-        return {key: [(s, type(adapter), adapter.weights[2]) for s, adapter, *_ in found] for key, found in patches.items()}
+        return {
+            key: [(s, type(adapter), adapter.weights[2]) for s, adapter, *_ in found] for key, found in patches.items()
+        }
 
     def tensors(patches):
         return [t for key in sorted(patches) for _, adapter, *_ in patches[key] for t in adapter.weights[:2]]
@@ -133,7 +154,10 @@ def same_patches(one, other):
 def partly_on_the_device(tmp):
     """Loader → (difference to the same run with the whole MODEL there, layers that ComfyUI patched while they ran)."""
     bench, host, found = Bench(tmp), part("nodes.host.lora"), {}
-    low_rank, whole = lora_files.written("lightx2v", lora_files.halves(bench.states["high"]))[0], lora_files.whole(bench.states["high"])[0]
+    low_rank, whole = (
+        lora_files.written("lightx2v", lora_files.halves(bench.states["high"]))[0],
+        lora_files.whole(bench.states["high"])[0],
+    )
     rows = [host.Row(bench.file(low_rank | whole), 0.7, -0.4)]
     complete = {kind: bench.run(*host.apply_loras(*pair, rows)[:2]) for kind, pair in bench.pairs.items()}
     load = ModelPatcher.partially_load
@@ -141,7 +165,10 @@ def partly_on_the_device(tmp):
     try:
         for kind, pair in Bench(tmp).pairs.items():
             patched = host.apply_loras(*pair, rows)[:2]
-            found[kind] = [difference(bench.run(*patched), complete[kind]), min(model.model.lowvram_patch_counter for model in patched)]
+            found[kind] = [
+                difference(bench.run(*patched), complete[kind]),
+                min(model.model.lowvram_patch_counter for model in patched),
+            ]
     finally:
         ModelPatcher.partially_load = load
     return found
@@ -159,7 +186,11 @@ def modulations_beside_other_runs(tmp):
         twice, _, _ = host.apply_loras(once, low, [host.Row(file, 1.0, 0.0)])
         double, _, _ = host.apply_loras(high, low, [host.Row(file, 2.0, 0.0)])
         out = bench.run(twice, low)
-        found[kind] = [difference(out, bench.run(double, low)), difference(out, plain), difference(bench.run(high, low), plain)]
+        found[kind] = [
+            difference(out, bench.run(double, low)),
+            difference(out, plain),
+            difference(bench.run(high, low), plain),
+        ]
         interrupted(bench, twice, low)
         found[kind].append(difference(bench.run(high, low), plain))
     return found

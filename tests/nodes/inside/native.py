@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 def wide_pair(family, folder):
     """Files of a tiny pair with the text width of the real models, which is the only one that native ComfyUI takes."""
-    config = dataclasses.replace(part("wan_core.demo.tiny").tiny_preset(family).dit, text_dim=4096)
+    config = dataclasses.replace(part("wan_core.testing").tiny_preset(family).dit, text_dim=4096)
     files = []
     for word in ("high", "low"):
         torch.manual_seed(len(files))
@@ -43,7 +43,11 @@ def native_and_ours(tmp):
             extra["concat_mask"][:, :, :1] = 0
         elif family == "vace-a14b":
             torch.manual_seed(2)
-            extra = {"vace_frames": [torch.randn(1, 32, 3, 4, 6)], "vace_mask": [torch.rand(1, 64, 3, 4, 6)], "vace_strength": [0.7]}
+            extra = {
+                "vace_frames": [torch.randn(1, 32, 3, 4, 6)],
+                "vace_mask": [torch.rand(1, 64, 3, 4, 6)],
+                "vace_strength": [0.7],
+            }
         else:
             extra = {}
         conds = [[[c[0][0], dict(extra)]] for c in (positive, negative)]
@@ -52,14 +56,16 @@ def native_and_ours(tmp):
         found[f"{family} native models in our sampler"] = difference(run(native_high, native_low, **numbers), ours)
         alone = run(high, None, **numbers, cfg=(3.0, 3.0))
         for label, model in (("our model", high), ("native model", native_high)):
-            (out,) = COMFY_NODES.common_ksampler(model, 5, 4, 3.0, "euler", "simple", *conds, {"samples": torch.zeros(1, 16, 3, 4, 6)})
+            (out,) = COMFY_NODES.common_ksampler(
+                model, 5, 4, 3.0, "euler", "simple", *conds, {"samples": torch.zeros(1, 16, 3, 4, 6)}
+            )
             found[f"{family} {label} in the native sampler"] = difference(out["samples"], alone)
     return found
 
 
 def five_b_and_ours(tmp):
     """TI2V-5B with a first frame: the latent of our node and of the native one, both models, both samplers."""
-    config = dataclasses.replace(part("wan_core.demo.tiny").tiny_preset("ti2v-5b").dit, text_dim=4096)
+    config = dataclasses.replace(part("wan_core.testing").tiny_preset("ti2v-5b").dit, text_dim=4096)
     torch.manual_seed(0)
     file = str(Path(tmp) / "5b.safetensors")
     save_file(part("wan_core.dit").WanDiT(config).state_dict(), file)
@@ -72,10 +78,16 @@ def five_b_and_ours(tmp):
     results = []
     for model in (ours, native):
         for latent in (mine, theirs):
-            results.append(COMFY_NODES.common_ksampler(model, 5, 4, 3.0, "euler", "simple", *conds, latent)[0]["samples"])
-        host = part("nodes.host.run")
+            results.append(
+                COMFY_NODES.common_ksampler(model, 5, 4, 3.0, "euler", "simple", *conds, latent)[0]["samples"]
+            )
+        host = part("nodes.host.sampling")
         guider = host.make_guider(model, None, *conds, 3.0, 3.0, 0.5)
-        results.append(host.sample(guider, host.make_sampler("euler"), host.make_sigmas(model, 4, 8.0, "euler", "simple", 1.0), mine, 5)["samples"])
+        results.append(
+            host.sample(
+                guider, host.make_sampler("euler"), host.make_sigmas(model, 4, 8.0, "euler", "simple", 1.0), mine, 5
+            )["samples"]
+        )
     found["samplers and models"] = max(difference(results[0], other) for other in results[1:])
     return found
 
@@ -145,7 +157,9 @@ def patches(tmp):
         "after self-attention": lambda m: m.set_model_patch(lambda a: a["x"] * 1.3, "attn1_patch"),
         "after cross-attention": lambda m: m.set_model_patch(lambda a: a["x"] * 1.5, "attn2_patch"),
         "attention override": override,
-        "rotary options": lambda m: m.model_options["transformer_options"].update(rope_options={"scale_t": 0.5, "shift_x": 3.0}),
+        "rotary options": lambda m: m.model_options["transformer_options"].update(
+            rope_options={"scale_t": 0.5, "shift_x": 3.0}
+        ),
         "whole model": wrap,
         "after guidance": lambda m: m.set_model_sampler_post_cfg_function(lambda a: a["denoised"] * 0.95),
     }
@@ -175,8 +189,15 @@ def step_caches():
     def count(who):
         return lambda *_: calls.__setitem__(who, calls[who] + 1)
 
-    handles = [m.model.diffusion_model.blocks[0].register_forward_hook(count(who)) for who, m in (("high", high), ("low", low))]
-    for name, node in (("none", None), ("EasyCache", caches.EasyCacheNode), ("LazyCache", caches.LazyCacheNode), ("none again", None)):
+    handles = [
+        m.model.diffusion_model.blocks[0].register_forward_hook(count(who)) for who, m in (("high", high), ("low", low))
+    ]
+    for name, node in (
+        ("none", None),
+        ("EasyCache", caches.EasyCacheNode),
+        ("LazyCache", caches.LazyCacheNode),
+        ("none again", None),
+    ):
         calls.update(high=0, low=0)
         models = (high, low) if node is None else [node.execute(m, 3.0, 0.0, 1.0, False).result[0] for m in (high, low)]
         out = run(*models, **numbers)
@@ -203,11 +224,21 @@ def what_one_model_is_told(tmp):
     (high, low), _ = pair()
     numbers = dict(solver="dpmpp_2m", schedule="simple", steps=6, shift=5.0, boundary=0.8)
     overridden = custom.CFGOverride.execute(high, 8.0, 0.0, 1.0).result[0]
-    found = {"override twice": difference(run(overridden, None, cfg=(3.0, 3.0), **numbers), run(overridden, overridden.clone(), cfg=(3.0, 3.0), **numbers))}
+    found = {
+        "override twice": difference(
+            run(overridden, None, cfg=(3.0, 3.0), **numbers),
+            run(overridden, overridden.clone(), cfg=(3.0, 3.0), **numbers),
+        )
+    }
     low_override = custom.CFGOverride.execute(low, 8.0, 0.0, 1.0).result[0]
-    found["override low"] = difference(run(high, low_override, cfg=(3.0, 3.0), **numbers), run(high, low, cfg=(3.0, 8.0), **numbers))
+    found["override low"] = difference(
+        run(high, low_override, cfg=(3.0, 3.0), **numbers), run(high, low, cfg=(3.0, 8.0), **numbers)
+    )
     torch.manual_seed(3)
-    lora = {f"diffusion_model.blocks.0.self_attn.q.lora_{name}.weight": torch.randn(*size) for name, size in (("down", (4, 128)), ("up", (128, 4)))}
+    lora = {
+        f"diffusion_model.blocks.0.self_attn.q.lora_{name}.weight": torch.randn(*size)
+        for name, size in (("down", (4, 128)), ("up", (128, 4)))
+    }
 
     def hooked():
         group = comfy.hooks.create_hook_lora(lora, 1.0, 0.0)
@@ -217,5 +248,8 @@ def what_one_model_is_told(tmp):
         group.set_keyframes_on_hooks(frames)
         return [[[c[0][0], {"hooks": group}]] for c in texts()]
 
-    found["hooks twice"] = difference(run(high, None, cfg=(3.0, 3.0), conds=hooked(), **numbers), run(high, high.clone(), cfg=(3.0, 3.0), conds=hooked(), **numbers))
+    found["hooks twice"] = difference(
+        run(high, None, cfg=(3.0, 3.0), conds=hooked(), **numbers),
+        run(high, high.clone(), cfg=(3.0, 3.0), conds=hooked(), **numbers),
+    )
     return found

@@ -50,10 +50,22 @@ def equals_golden(tmp):
     found = {}
     for solver, recorded in (("unipc", "unipc"), ("dpmpp_2m", "dpmpp")):
         seen = []
-        out = run(high, low, f"official {solver}", steps=config["steps"], cfg=(high_cfg, low_cfg), boundary=config["boundary"],
-                  shift=config["shift"], shape=(1, *tensors["in.noise"].shape), conds=conds, watch=seen)  # fmt: skip
+        out = run(
+            high,
+            low,
+            f"official {solver}",
+            steps=config["steps"],
+            cfg=(high_cfg, low_cfg),
+            boundary=config["boundary"],
+            shift=config["shift"],
+            shape=(1, *tensors["in.noise"].shape),
+            conds=conds,
+            watch=seen,
+        )
         found[solver] = difference(normalised(out)[0], tensors[f"out.{recorded}.final"])
-        found[f"{solver} experts"] = [int(who == "high") for who in seen] == tensors[f"out.{recorded}.expert_is_high"].tolist()
+        found[f"{solver} experts"] = [int(who == "high") for who in seen] == tensors[
+            f"out.{recorded}.expert_is_high"
+        ].tolist()
     comfy.sample.prepare_noise = drawn
     return found
 
@@ -98,16 +110,28 @@ def lora_changes_its_expert_alone():
         "diffusion_model.blocks.0.self_attn.q.lora_up.weight": torch.randn(128, 4),
     }
     patched, _ = comfy.sd.load_lora_for_models(low, None, lora, 1.0, 0)
-    host, found = part("nodes.host.run"), {}
+    host, found = part("nodes.host.sampling"), {}
     for label, second in (("plain", low), ("lora", patched), ("plain again", low)):
         guider = host.make_guider(high, second, *texts(), 4.0, 3.0, 0.875)
         seen = []
         sigmas = host.make_sigmas(high, 8, 12.0, "official unipc", "official", 1.0)
         noise = comfy.sample.prepare_noise(torch.zeros(1, 16, 3, 4, 6), 5)
-        guider.sample(noise, torch.zeros(1, 16, 3, 4, 6), host.make_sampler("official unipc"), sigmas,
-                      callback=lambda step, x0, x, total: seen.append(x0.clone()), disable_pbar=True, seed=5)  # fmt: skip
+        guider.sample(
+            noise,
+            torch.zeros(1, 16, 3, 4, 6),
+            host.make_sampler("official unipc"),
+            sigmas,
+            callback=lambda step, x0, x, total: seen.append(x0.clone()),
+            disable_pbar=True,
+            seed=5,
+        )
         found[label] = seen
-    high_steps = part("wan_core.flow").Experts(None, 0, 0.875).plan(part("wan_core.flow").FlowSchedule.official(8, 12.0)).count("high")
+    high_steps = (
+        part("wan_core.flow")
+        .Experts(None, 0, 0.875)
+        .plan(part("wan_core.flow").FlowSchedule.official(8, 12.0))
+        .count("high")
+    )
     same = [torch.equal(a, b) for a, b in zip(found["plain"], found["lora"])]
     again = all(torch.equal(a, b) for a, b in zip(found["plain"], found["plain again"]))
     return {"high_steps": high_steps, "same": same, "model left alone": again}
@@ -119,6 +143,7 @@ def nothing_is_left_behind():
     reference, left = run(high, low), []
     for who in (high, low):
         for error in (comfy.model_management.InterruptProcessingException, torch.OutOfMemoryError):
+
             def fail(*args, error=error):
                 raise error("now")
 
@@ -138,13 +163,19 @@ def nothing_is_left_behind():
 def batch_index_is_honoured():
     """Clip 2 of a batch, asked for alone through its batch index, starts from the noise it had in the batch."""
     (high, _), _ = pair()
-    host = part("nodes.host.run")
+    host = part("nodes.host.sampling")
 
     def first_step(latent):
         guider, seen = host.make_guider(high, None, *texts(), 1.0, 1.0, 0.5), []
         run_sample = guider.sample
         guider.sample = lambda noise, *args, **kwargs: (seen.append(noise), run_sample(noise, *args, **kwargs))[1]
-        host.sample(guider, host.make_sampler("official euler"), host.make_sigmas(high, 1, 5.0, "official euler", "official", 1.0), latent, 5)
+        host.sample(
+            guider,
+            host.make_sampler("official euler"),
+            host.make_sigmas(high, 1, 5.0, "official euler", "official", 1.0),
+            latent,
+            5,
+        )
         return seen[0]
 
     batch = first_step({"samples": torch.zeros(3, 16, 1, 2, 2)})
@@ -156,11 +187,14 @@ def batch_index_is_honoured():
 def schedules():
     """What the sampler node runs for every scheduler: (inputs, noise levels), for the plot to be held against."""
     (high, _), _ = pair()
-    make, found = part("nodes.host.run").make_sigmas, []
+    make, found = part("nodes.host.sampling").make_sigmas, []
     for schedule in ("official", *comfy.samplers.KSampler.SCHEDULERS):
         for solver, steps, shift, denoise in (
-            ("official unipc", 20, 8.0, 1.0), ("official dpmpp_2m", 7, 5.0, 1.0), ("uni_pc", 9, 12.0, 1.0), ("euler", 10, 3.0, 0.6),
-        ):  # fmt: skip
+            ("official unipc", 20, 8.0, 1.0),
+            ("official dpmpp_2m", 7, 5.0, 1.0),
+            ("uni_pc", 9, 12.0, 1.0),
+            ("euler", 10, 3.0, 0.6),
+        ):
             inputs = dict(schedule=schedule, solver=solver, steps=steps, shift=shift, denoise=denoise)
             found.append([inputs, make(high, **inputs).tolist()])
     return found
@@ -169,7 +203,7 @@ def schedules():
 def a_run_in_two_parts():
     """Cut at every step: the difference to the run in one; and what an empty window gives back."""
     (high, low), _ = pair()
-    host, found = part("nodes.host.run"), {"whole": 0.0}
+    host, found = part("nodes.host.sampling"), {"whole": 0.0}
     latent = {"samples": torch.zeros(1, 16, 3, 4, 6)}
     for solver, schedule in (("official euler", "official"), ("euler", "simple")):
         sigmas = host.make_sigmas(high, 5, 12.0, solver, schedule, 1.0)
@@ -203,4 +237,8 @@ def modulations_take_loras():
     for model in (high, low):
         for name, delta in deltas.items():
             model.model.diffusion_model.get_parameter(name).data -= 0.5 * delta
-    return {"by hand": difference(with_lora, by_hand), "change": difference(with_lora, plain), "left alone": difference(again, plain)}
+    return {
+        "by hand": difference(with_lora, by_hand),
+        "change": difference(with_lora, plain),
+        "left alone": difference(again, plain),
+    }

@@ -1,0 +1,82 @@
+"""The zip archive that a .pth file is: what lies where, checked before anything else reads it.
+
+torch writes its records uncompressed, one behind the other, and the directory of them at the end of the file.
+Source: PKWARE's APPNOTE.TXT, section 4.3.
+"""
+
+import struct
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+from ..limits import LARGEST_HEADER, MOST_TENSORS
+
+PROGRAM = "data.pkl"
+
+_LOCAL = struct.Struct("<4s22xHH")  # in front of every record: …, bytes of its name and of what follows the name
+_END = struct.Struct("<4s8xLLH")  # …, bytes of the directory, its start, bytes of a comment
+_LOCATOR = struct.Struct("<4s4xQ4x")  # where the 64-bit end is
+_END64 = struct.Struct("<4s36xQQ")  # …, bytes of the directory, its start
+
+
+def read_archive(path: Path) -> tuple[dict[str, int], bytes]:
+    """Name of a record → its bytes, and the pickle that says which tensors they are.
+
+    Raises:
+        ValueError: with what is wrong: truncated or over-long, compressed, records twice or in one another.
+    """
+    with path.open("rb") as file:
+        directory = _find_directory(file, path.stat().st_size)
+        try:
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+                _check_entries(file, entries, directory)
+                sizes = {entry.filename.partition("/")[2]: entry.file_size for entry in entries}
+                if sizes.get(PROGRAM, LARGEST_HEADER + 1) > LARGEST_HEADER:
+                    raise ValueError(f"no {PROGRAM} of a believable size in it")
+                program = archive.read(next(entry for entry in entries if entry.filename.partition("/")[2] == PROGRAM))
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error, OSError) as error:
+            raise ValueError(f"a damaged archive ({error})") from error
+    return sizes, program
+
+
+def _find_directory(file: BinaryIO, size: int) -> int:
+    """Where the directory starts. It and its end are the last things in the file, so that every reader finds the same."""
+    file.seek(max(0, size - _END64.size - _LOCATOR.size - _END.size))
+    tail = file.read().rjust(_END64.size + _LOCATOR.size + _END.size, b"\0")
+    signature, length, start, comment = _END.unpack(tail[-_END.size :])
+    if signature != b"PK\5\6" or comment:
+        raise ValueError("an archive without its end: it was cut, or something follows it")
+    end = size - _END.size
+    locator, position = _LOCATOR.unpack(tail[_END64.size : -_END.size])
+    if locator == b"PK\6\7":
+        end -= _LOCATOR.size + _END64.size
+        signature, length, start = _END64.unpack(tail[: _END64.size])
+        if signature != b"PK\6\6" or position != end:
+            raise ValueError("a damaged archive (its end is somewhere else)")
+    if start + length != end:
+        raise ValueError("a damaged archive (its directory is somewhere else)")
+    if length > LARGEST_HEADER:
+        raise ValueError(f"a directory of {length:,} bytes")
+    return start
+
+
+def _check_entries(file: BinaryIO, entries: list[zipfile.ZipInfo], directory: int) -> None:
+    if len(entries) > MOST_TENSORS + 100:  # beside the tensors it has a program and a few notes
+        raise ValueError(f"{len(entries):,} records")
+    folders = {entry.filename.partition("/")[0] for entry in entries}
+    # Readers differ in case and in what they do with a NUL, so neither may matter.
+    names = {entry.orig_filename.lower() for entry in entries}
+    if len(folders) != 1 or len(names) != len(entries) or any("\0" in name for name in names):
+        raise ValueError("records of one name, or in more than one folder")
+    end = 0
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
+            raise ValueError(f"a compressed record, {entry.filename[:100]!r}")
+        if entry.header_offset < end:
+            raise ValueError(f"a record inside another, {entry.filename[:100]!r}")
+        file.seek(entry.header_offset)
+        signature, name, extra = _LOCAL.unpack(file.read(_LOCAL.size).ljust(_LOCAL.size, b"\0"))
+        end = entry.header_offset + _LOCAL.size + name + extra + entry.file_size
+        if signature != b"PK\3\4" or end > directory:
+            raise ValueError(f"a record that is not where it should be, {entry.filename[:100]!r}")

@@ -1,0 +1,172 @@
+"""Parameter names of other layouts, as tables; everything is turned into the official names."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from ..errors import CheckpointError
+
+# Where a part lies inside a single file, and names that give it away, per layout; one may be missing.
+PREFIXES = {
+    "dit": ("", "model.diffusion_model.", "diffusion_model."),
+    "vae": ("", "vae.", "first_stage_model."),
+    "text_encoder": ("", "text_encoders.umt5xxl.transformer."),
+}
+SIGNATURE_KEYS = {
+    "dit": {
+        "official": ("head.modulation", "blocks.0.cross_attn.q.weight"),
+        "diffusers": ("condition_embedder.time_proj.weight", "blocks.0.attn2.to_q.weight"),
+    },
+    "vae": {
+        "official": ("decoder.middle.0.residual.0.gamma", "encoder.middle.0.residual.0.gamma"),
+        "diffusers": ("decoder.mid_block.resnets.0.norm1.gamma", "encoder.mid_block.resnets.0.norm1.gamma"),
+    },
+    "text_encoder": {
+        "official": ("blocks.0.pos_embedding.embedding.weight", "blocks.0.ffn.gate.0.weight"),
+        "huggingface": (
+            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+            "encoder.block.0.layer.1.DenseReluDense.wi_0.weight",
+        ),
+        "gguf": ("enc.blk.0.attn_rel_b.weight", "enc.blk.0.ffn_gate.weight"),
+    },
+}
+
+Rule = tuple[str, str | Callable[[re.Match], str]]
+
+DIT: tuple[Rule, ...] = (
+    (r"^condition_embedder\.(time|text)_embedder\.linear_1\.", r"\1_embedding.0."),
+    (r"^condition_embedder\.(time|text)_embedder\.linear_2\.", r"\1_embedding.2."),
+    (r"^condition_embedder\.time_proj\.", "time_projection.1."),
+    (r"^proj_out\.", "head.head."),
+    (r"^scale_shift_table$", "head.modulation"),
+    (r"\.scale_shift_table$", ".modulation"),
+    (r"\.attn1\.", ".self_attn."),
+    (r"\.attn2\.", ".cross_attn."),
+    (r"\.to_([qkv])\.", r".\1."),
+    (r"\.to_out\.0\.", ".o."),
+    (r"\.norm2\.", ".norm3."),  # diffusers counts norms in order of use
+    (r"\.ffn\.net\.0\.proj\.", ".ffn.0."),
+    (r"\.ffn\.net\.2\.", ".ffn.2."),
+    (r"\.proj_in\.", ".before_proj."),
+    (r"\.proj_out\.", ".after_proj."),
+)
+_VAE: tuple[Rule, ...] = (
+    (r"^quant_conv\.", "conv1."),
+    (r"^post_quant_conv\.", "conv2."),
+    (r"\.conv_in\.", ".conv1."),
+    (r"\.norm_out\.", ".head.0."),
+    (r"\.conv_out\.", ".head.2."),
+    (r"\.mid_block\.resnets\.0\.", ".middle.0."),
+    (r"\.mid_block\.attentions\.0\.", ".middle.1."),
+    (r"\.mid_block\.resnets\.1\.", ".middle.2."),
+    (r"(\.middle\.[02]|_blocks\.\d+(?:\.resnets\.\d+)?)\.norm1\.", r"\1.residual.0."),
+    (r"(\.middle\.[02]|_blocks\.\d+(?:\.resnets\.\d+)?)\.conv1\.", r"\1.residual.2."),
+    (r"(\.middle\.[02]|_blocks\.\d+(?:\.resnets\.\d+)?)\.norm2\.", r"\1.residual.3."),
+    (r"(\.middle\.[02]|_blocks\.\d+(?:\.resnets\.\d+)?)\.conv2\.", r"\1.residual.6."),
+    (r"\.conv_shortcut\.", ".shortcut."),
+)
+_VAE21: tuple[Rule, ...] = (
+    *_VAE,
+    (r"\.down_blocks\.(\d+)\.", r".downsamples.\1."),
+    (r"\.up_blocks\.(\d+)\.resnets\.(\d+)\.", lambda m: f".upsamples.{4 * int(m[1]) + int(m[2])}."),
+    (r"\.up_blocks\.(\d+)\.upsamplers\.0\.", lambda m: f".upsamples.{4 * int(m[1]) + 3}."),
+)
+_VAE22: tuple[Rule, ...] = (
+    *_VAE,
+    (r"\.down_blocks\.(\d+)\.resnets\.(\d+)\.", r".downsamples.\1.downsamples.\2."),
+    (r"\.down_blocks\.(\d+)\.downsampler\.", r".downsamples.\1.downsamples.2."),
+    (r"\.up_blocks\.(\d+)\.resnets\.(\d+)\.", r".upsamples.\1.upsamples.\2."),
+    (r"\.up_blocks\.(\d+)\.upsampler\.", r".upsamples.\1.upsamples.3."),
+)
+_TEXT: tuple[Rule, ...] = (
+    (r"^shared\.", "token_embedding."),
+    (r"^encoder\.final_layer_norm\.", "norm."),
+    (r"^encoder\.block\.(\d+)\.layer\.0\.layer_norm\.", r"blocks.\1.norm1."),
+    (
+        r"^encoder\.block\.(\d+)\.layer\.0\.SelfAttention\.relative_attention_bias\.",
+        r"blocks.\1.pos_embedding.embedding.",
+    ),
+    (r"^encoder\.block\.(\d+)\.layer\.0\.SelfAttention\.([qkvo])\.", r"blocks.\1.attn.\2."),
+    (r"^encoder\.block\.(\d+)\.layer\.1\.layer_norm\.", r"blocks.\1.norm2."),
+    (r"^encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.wi_0\.", r"blocks.\1.ffn.gate.0."),
+    (r"^encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.wi_1\.", r"blocks.\1.ffn.fc1."),
+    (r"^encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.wo\.", r"blocks.\1.ffn.fc2."),
+)
+
+_TEXT_GGUF: tuple[Rule, ...] = (
+    (r"^token_embd\.", "token_embedding."),
+    (r"^enc\.output_norm\.", "norm."),
+    (r"^enc\.blk\.(\d+)\.", r"blocks.\1."),
+    (r"\.attn_norm\.", ".norm1."),
+    (r"\.attn_rel_b\.", ".pos_embedding.embedding."),
+    (r"\.attn_([qkvo])\.", r".attn.\1."),
+    (r"\.ffn_norm\.", ".norm2."),
+    (r"\.ffn_gate\.", ".ffn.gate.0."),
+    (r"\.ffn_up\.", ".ffn.fc1."),
+    (r"\.ffn_down\.", ".ffn.fc2."),
+)
+
+# Tensors that a layout carries besides the parameters.
+NOT_PARAMETERS = {
+    "text_encoder": ("spiece_model", "encoder.embed_tokens.weight"),  # the tokenizer; a tied copy of shared.weight
+}
+
+
+def find_part(kind: str, names: Iterable[str]) -> tuple[str, str] | None:
+    """(prefix, layout) under which a part of this kind lies among `names`, or None."""
+    names = set(names)
+    for prefix in PREFIXES[kind]:
+        for layout, markers in SIGNATURE_KEYS[kind].items():
+            if any(prefix + marker in names for marker in markers):
+                return prefix, layout
+    return None
+
+
+def to_official(kind: str, names: Iterable[str], source: str) -> dict[str, str]:
+    """Official name → stored name of every parameter of the part.
+
+    Raises:
+        CheckpointError: no part of this kind is there.
+    """
+    names = list(names)
+    found = find_part(kind, names)
+    if found is None:
+        others = [other for other in SIGNATURE_KEYS if other != kind and find_part(other, names)]
+        if others:
+            what = f"{source} holds {' and '.join(PARTS[other] for other in others)}"
+            raise CheckpointError(what, PARTS[kind], "Check that the file is in the right place")
+        raise no_part(source, names, PARTS[kind])
+    prefix, layout = found
+    table = _table(kind, layout, names)
+    return {
+        rename(name[len(prefix) :], table): name
+        for name in names
+        if name.startswith(prefix) and name[len(prefix) :] not in NOT_PARAMETERS.get(kind, ())
+    }
+
+
+def no_part(source: str, names: Iterable[str], needed: str) -> CheckpointError:
+    """What to say of a file with none of the parts."""
+    if any("lora" in name.lower() for name in names):
+        return CheckpointError(
+            f"{source} is a LoRA", needed, "Load the model first, and the LoRA with load_lora or the LoRA node"
+        )
+    return CheckpointError(f"{source} is no Wan model part", needed, "Check that the file is in the right place")
+
+
+PARTS: Mapping[str, str] = {"dit": "a diffusion transformer", "vae": "a VAE", "text_encoder": "a umT5 text encoder"}
+
+
+def _table(kind: str, layout: str, names: list[str]) -> tuple[Rule, ...]:
+    if layout == "official":
+        return ()
+    if kind == "vae":
+        return _VAE22 if any(".downsampler." in name for name in names) else _VAE21
+    if layout == "gguf":
+        return _TEXT_GGUF
+    return {"dit": DIT, "text_encoder": _TEXT}[kind]
+
+
+def rename(name: str, table: tuple[Rule, ...]) -> str:
+    for pattern, replacement in table:
+        name = re.sub(pattern, replacement, name)
+    return name

@@ -1,0 +1,35 @@
+"""Devices and dtypes as callers name them."""
+
+import torch
+
+from .errors import InputError
+
+
+def default_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """`device` as a torch.device that this machine has, or an InputError."""
+    try:
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        fix = (
+            "Use cpu"
+            if not torch.cuda.is_available()
+            else f"Use cuda:0 to cuda:{torch.cuda.device_count() - 1}, or cpu"
+        )
+        raise InputError(f"the device {device} cannot be used here", "a device that torch has", fix) from error
+    return device
+
+
+def usable_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """float32, bfloat16 or float16, by torch's object or its name; None or "auto": None, as stored."""
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": None, None: None}
+    if isinstance(dtype, str) or dtype is None:
+        dtype = names.get(dtype, dtype)
+    if dtype not in names.values():
+        raise InputError(f"torch_dtype is {dtype!r}", "torch.bfloat16, torch.float16 or torch.float32")
+    return dtype

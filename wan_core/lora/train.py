@@ -1,0 +1,68 @@
+"""LoRA (arXiv 2106.09685): low-rank updates of a frozen expert's linear layers, in the layout that ComfyUI loads."""
+
+import math
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..dit import WanDiT
+from ..errors import InputError
+from ..validate import whole_number
+
+
+class LoRALinear(nn.Module):
+    """layer(x) + (alpha / rank) · up(down(x)); `layer` is frozen."""
+
+    def __init__(self, layer: nn.Linear, rank: int, alpha: float, generator: torch.Generator):
+        super().__init__()
+        self.layer, self.scale = layer.requires_grad_(False), alpha / rank
+        bound = math.sqrt(3 / layer.in_features)
+        down = (torch.rand(rank, layer.in_features, generator=generator) * 2 - 1) * bound
+        self.lora_down = nn.Parameter(down.to(layer.weight.device))
+        self.lora_up = nn.Parameter(torch.zeros(layer.out_features, rank, device=layer.weight.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        update = (x.to(self.lora_down) @ self.lora_down.T) @ self.lora_up.T
+        return self.layer(x) + (self.scale * update).to(x)
+
+
+def add_lora(model: WanDiT, rank: int, alpha: float | None = None, seed: int = 0) -> WanDiT:
+    """Freeze the model and give every linear layer of its blocks an update that starts at zero.
+
+    Args:
+        alpha: None: equal to `rank`.
+    """
+    rank = whole_number("the rank", rank, 1, model.config.dim)
+    generator = torch.Generator().manual_seed(seed)
+    model.requires_grad_(False)
+    for parent in [module for name, module in model.named_modules() if name.startswith("blocks.")]:
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Linear) and not isinstance(parent, LoRALinear):
+                setattr(parent, name, LoRALinear(layer, rank, rank if alpha is None else alpha, generator))
+    return model
+
+
+def lora_state(model: WanDiT) -> dict[str, Tensor]:
+    """The updates under the names that ComfyUI and others read: `diffusion_model.….lora_down.weight` [rank, in],
+    `.lora_up.weight` [out, rank], `.alpha`.
+
+    Raises:
+        InputError: the model has none.
+    """
+    state = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LoRALinear):
+            prefix = f"diffusion_model.{name}"
+            state[f"{prefix}.lora_down.weight"] = module.lora_down.detach().contiguous()
+            state[f"{prefix}.lora_up.weight"] = module.lora_up.detach().contiguous()
+            state[f"{prefix}.alpha"] = torch.tensor(module.scale * len(module.lora_down))
+    if not state:
+        raise InputError("a model without LoRA", "add_lora(model, rank)")
+    return state
+
+
+def save_lora(model: WanDiT, path: str | Path) -> None:
+    """Write the updates of one expert as a safetensors file."""
+    save_file(lora_state(model), path)

@@ -1,0 +1,31 @@
+"""Numbers that a caller passes, checked and named."""
+
+import math
+from numbers import Integral, Real
+
+from .errors import InputError
+
+
+def either(values) -> str:
+    """Such as "704 or 736"."""
+    return " or ".join(str(value) for value in values)
+
+
+def whole_number(name: str, value, low: int, high: int) -> int:
+    """`value` as an int within [low, high], or an InputError that names it."""
+    is_whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
+    if isinstance(value, bool) or not is_whole or not low <= value <= high:
+        raise InputError(f"{name} is {value!r}", f"a whole number from {low} to {high}")
+    return int(value)
+
+
+def real_number(name: str, value, low: float, high: float = math.inf, *, above: bool = False) -> float:
+    """`value` as a finite float within [low, high] (`above`: greater than low), or an InputError that names it."""
+    try:
+        is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        is_number = False
+    if not is_number or not low <= value <= high or (above and value == low):
+        limits = f"a finite number {'above' if above else 'of at least'} {low:g}"
+        raise InputError(f"{name} is {value!r}", limits + (f" and at most {high:g}" if math.isfinite(high) else ""))
+    return float(value)
