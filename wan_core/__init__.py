@@ -1,6 +1,5 @@
 """Wan2.2 video generation in pure PyTorch: text, images, frames and masks to mp4."""
 
-__version__ = "0.1.0"
 __all__ = ["WanPipeline", "__version__", "export_to_video"]
 
 
@@ -14,4 +13,17 @@ def __getattr__(name: str):
         from .video import export_to_video
 
         return export_to_video
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _version() -> str:
+    """The version in pyproject.toml, the one place that states it: beside a clone, else as it was installed."""
+    import re
+    from importlib.metadata import version
+    from pathlib import Path
+
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    stated = re.search(r'^version = "(.+)"$', project.read_text("utf-8"), re.M) if project.is_file() else None
+    return stated[1] if stated else version("wan22-moe")

@@ -20,7 +20,7 @@ SAMPLER = "app.graph.nodes.find(node => node.comfyClass === 'Wan22MoEKSampler')"
 )
 def page(request, canvas):
     vue, language = request.param
-    canvas.load(**{"Comfy__VueNodes__Enabled": vue, "Comfy__Locale": language})
+    canvas.load(Comfy__VueNodes__Enabled=vue, Comfy__Locale=language)
     canvas.language, canvas.name = language, f"{'nodes2' if vue else 'classic'}-{language}"
     return canvas
 

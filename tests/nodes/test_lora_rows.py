@@ -20,7 +20,7 @@ CAPTURE = "app.extensionManager.workflow.activeWorkflow.changeTracker.captureCan
 
 @pytest.fixture(scope="module", params=[False, True], ids=["classic", "nodes2"])
 def page(request, canvas):
-    canvas.load(**{"Comfy__VueNodes__Enabled": request.param, "Comfy__Locale": "en"})
+    canvas.load(Comfy__VueNodes__Enabled=request.param, Comfy__Locale="en")
     canvas.vue = request.param
     return canvas
 

@@ -4,4 +4,4 @@ from .estimate import MemoryEstimate, estimate
 from .offload import ModelOffloader, OffloadedExpert
 from .oom import typed_oom
 
-__all__ = ["ModelOffloader", "MemoryEstimate", "OffloadedExpert", "estimate", "typed_oom"]
+__all__ = ["MemoryEstimate", "ModelOffloader", "OffloadedExpert", "estimate", "typed_oom"]

@@ -84,7 +84,7 @@ def lora_pairs(tmp):
     found["a file for each"] = bench.compare(rows, deltas)
     both = {name: low_rank(parts, one[1], 1.0)[name] + low_rank(others, other[1], 0.5)[name] for name in deltas["high"]}
     found["two of them"] = bench.compare(
-        [(bench.file(one[0]), 1.0, 1.0), (bench.file(other[0], "b"), 0.5, 0.5)], {who: both for who in EXPERTS}
+        [(bench.file(one[0]), 1.0, 1.0), (bench.file(other[0], "b"), 0.5, 0.5)], dict.fromkeys(EXPERTS, both)
     )
 
     first, second = (lora_files.written("diffusers", p)[0] for p in (parts, others))
