@@ -1,0 +1,74 @@
+"""What both READMEs and the pages under docs state and link to is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from wan_core.config import PRESETS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "README.zh.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+GIB = 2**30
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if not target.startswith(("http://", "https://", "#")):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_a_readme_is_read_in_one_sitting(name):
+    assert len((ROOT / name).read_text("utf-8").splitlines()) <= 130
+
+
+def test_both_readmes_have_the_same_parts():
+    english, chinese = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh.md"))
+    assert "(README.zh.md)" in english.split("\n## ")[0] and "(README.md)" in chinese.split("\n## ")[0]
+    for pattern in (r"^#+ ", r"^\|", r"```", r"!\["):
+        assert len(re.findall(pattern, english, re.M)) == len(re.findall(pattern, chinese, re.M)), pattern
+    blocks = [re.findall(r"^```\w*\n(.*?)^```$", text, re.S | re.M) for text in (english, chinese)]
+    commands = [[re.sub("#.*", "", block).split() for block in found] for found in blocks]
+    assert len(commands[0]) >= 3 and commands[0] == commands[1]
+
+
+def test_one_place_says_where_the_project_is():
+    """The address of the repository and the name in the registry are those of pyproject.toml."""
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    address = re.search(r'^Repository = "(.+)"$', project, re.M)[1]
+    name = re.search(r'^name = "(.+)"$', project, re.M)[1]
+    for readme in ("README.md", "README.zh.md"):
+        text = (ROOT / readme).read_text("utf-8")
+        assert f"git clone {address}\n" in text and f"comfy node install {name}`" in text
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_the_table_of_models_is_the_plan(name):
+    rows = [line for line in (ROOT / name).read_text("utf-8").splitlines() if line.startswith("| `")]
+    rows = {row.split("`")[1]: row for row in rows if row.split("`")[1] in PRESETS}
+    assert len(rows) >= 4
+    for preset, row in rows.items():
+        assert row == model_row(preset)
+
+
+def model_row(name: str) -> str:
+    from wan_core.pipeline.plan import estimate_memory
+    from wan_core.pipeline.request import Request
+
+    preset = PRESETS[name]
+    request = Request.resolve(preset)
+    memory = estimate_memory(preset, request.shape, torch.bfloat16)
+    high = request.plan().count("high")
+    steps = f"{high} + {request.steps - high}" if preset.two_experts else f"{request.steps}"
+    text, expert, sampling, decoding, peak = (
+        f"{size / GIB:.1f}"
+        for size in (memory.text_encoder, memory.expert, memory.sampling, memory.decoding, memory.peak)
+    )
+    shape, boundary = request.shape, f"{preset.boundary:g}" if preset.two_experts else "–"
+    return (
+        f"| `{name}` | {shape.width}×{shape.height} × {shape.frames} | {steps} | {boundary} | {preset.shift:g} | "
+        f"{text} | {expert} | + {sampling} | {decoding} | {peak} |"
+    )
