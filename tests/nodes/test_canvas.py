@@ -54,6 +54,12 @@ def put(canvas, name, value):
     )
 
 
+def tell(canvas, event):
+    """An event as the server sends it about the sampler's run; ID stands for the node."""
+    canvas.page.evaluate(f"""async () => {{ const {{api}} = await import('/scripts/api.js');
+        const ID = String({SAMPLER}.id); api.dispatchCustomEvent('wan22.sampling', {event}) }}""")
+
+
 def test_the_boundary_is_dragged_moved_by_key_and_undone(plot):
     shows(plot, 26, 14)
     box = plot.page.locator(".wan22-boundary rect").bounding_box()
@@ -134,6 +140,30 @@ def test_the_schedule_of_a_guider_comes_through_its_sigmas_link(page):
     assert page.page.evaluate("window.hacked") is None
 
 
+def test_a_schedule_that_only_the_server_knows_is_drawn_when_it_has_told_it(plot):
+    unknown = {"en": "known when the run starts", "zh": "运行开始"}[plot.language]
+    put(plot, "schedule", "karras")
+    plot.page.wait_for_function(
+        "words => document.querySelector('.wan22-plot text')?.textContent.includes(words)", arg=unknown, timeout=5000
+    )
+    tell(plot, "{node: ID, sigmas: [1, 0.9, 0.8, 0.4, 0], plan: ['high', 'high', 'low', 'low']}")
+    shows(plot, 2, 2)
+    put(plot, "boundary", 0.5)  # the levels stay those of the run; who does which step follows the line
+    shows(plot, 3, 1)
+    put(plot, "steps", 30)
+    plot.page.wait_for_function(
+        "words => document.querySelector('.wan22-plot text')?.textContent.includes(words)", arg=unknown, timeout=5000
+    )
+
+
+def test_a_run_shows_its_own_plan(plot):
+    """Not what the boundary says of the levels that are drawn before a run."""
+    tell(plot, "{node: ID, sigmas: [1, 0.9, 0.8, 0.4, 0], plan: ['high', 'high', 'high', 'low']}")
+    shows(plot, 3, 1)
+    put(plot, "steps", 39)
+    shows(plot, 25, 14)
+
+
 HOSTILE = [
     "null",
     "7",
@@ -154,9 +184,7 @@ HOSTILE = [
 
 def test_hostile_events_are_inert(plot):
     for event in HOSTILE:
-        plot.page.evaluate(
-            f"async () => {{ const {{api}} = await import('/scripts/api.js'); const ID = String({SAMPLER}.id); api.dispatchCustomEvent('wan22.sampling', {event}) }}"
-        )
+        tell(plot, event)
     plot.page.wait_for_timeout(600)
     assert plot.page.evaluate(
         "document.querySelector('.wan22-plot img').hidden && !document.querySelector('.wan22-plot b')"

@@ -1,15 +1,28 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { expertOf, rowsShown, siblingOf, strengthsFor } from "../../web/loras.js";
+import { expertOf, rowsShown, siblingOf, strengthsFor } from "../../web/loraNames.js";
 
 const FILES = [
-  "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors", "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors",
-  "styles/ink_HighNoise.safetensors", "styles/ink_LowNoise.safetensors", "other/ink_LowNoise.safetensors", "style.safetensors",
-  "win\\Dance-HIGH-v2.safetensors", "win\\dance-low-v2.safetensors", "flow_high.safetensors", "high/low_noise_model.safetensors", "high/high_noise_model.safetensors",
+  "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors",
+  "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors",
+  "styles/ink_HighNoise.safetensors",
+  "styles/ink_LowNoise.safetensors",
+  "other/ink_LowNoise.safetensors",
+  "style.safetensors",
+  "win\\Dance-HIGH-v2.safetensors",
+  "win\\dance-low-v2.safetensors",
+  "flow_high.safetensors",
+  "high/low_noise_model.safetensors",
+  "high/high_noise_model.safetensors",
 ];
 
 test("a file of a pair finds the other one, in its own folder", () => {
-  const pairs = [[0, 1], [2, 3], [6, 7], [9, 10]];
+  const pairs = [
+    [0, 1],
+    [2, 3],
+    [6, 7],
+    [9, 10],
+  ];
   for (const [a, b] of pairs) {
     assert.equal(siblingOf(FILES[a], FILES), FILES[b]);
     assert.equal(siblingOf(FILES[b], FILES), FILES[a]);
@@ -19,12 +32,27 @@ test("a file of a pair finds the other one, in its own folder", () => {
 });
 
 test("letters around a word make another word", () => {
-  const said = { "a_high_b": "high", highlands: null, "below": null, lownoise: "low", "low-noise": "low", "flow_v2": null, "x-low": "low", "high_to_low": null };
+  const said = {
+    a_high_b: "high",
+    highlands: null,
+    below: null,
+    lownoise: "low",
+    "low-noise": "low",
+    flow_v2: null,
+    "x-low": "low",
+    high_to_low: null,
+  };
   for (const [name, expert] of Object.entries(said)) assert.equal(expertOf(name), expert, name);
 });
 
 test("rows up to the last one in use, and an empty one", () => {
-  for (const [used, shown] of [[[], 0], [[false, false], 1], [[true, false, false], 2], [[false, true, false], 3], [[true, true], 2]]) {
+  for (const [used, shown] of [
+    [[], 0],
+    [[false, false], 1],
+    [[true, false, false], 2],
+    [[false, true, false], 3],
+    [[true, true], 2],
+  ]) {
     assert.equal(rowsShown(used), shown);
   }
 });

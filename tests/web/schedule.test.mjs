@@ -4,7 +4,10 @@ import { boundaryFor, highSteps, officialSigmas, plan, runSigmas, timesteps } fr
 import { combos, tensor } from "./golden.mjs";
 
 for (const [steps, shift] of combos) {
-  for (const [ours, theirs] of [["unipc", "unipc"], ["dpmpp_2m", "dpmpp"]]) {
+  for (const [ours, theirs] of [
+    ["unipc", "unipc"],
+    ["dpmpp_2m", "dpmpp"],
+  ]) {
     test(`official grid of ${ours}, ${steps} steps, shift ${shift}`, () => {
       const key = `out.${theirs}.s${steps}_shift${shift}`;
       const sigmas = officialSigmas(steps, shift, ours);
@@ -17,7 +20,13 @@ for (const [steps, shift] of combos) {
 }
 
 test("steps per expert are the official ones", () => {
-  for (const [steps, shift, boundary, high] of [[40, 12, 0.875, 26], [40, 5, 0.9, 15], [20, 8, 0.875, 11], [4, 5, 0.9, 2], [2, 5, 0.9, 1]]) {
+  for (const [steps, shift, boundary, high] of [
+    [40, 12, 0.875, 26],
+    [40, 5, 0.9, 15],
+    [20, 8, 0.875, 11],
+    [4, 5, 0.9, 2],
+    [2, 5, 0.9, 1],
+  ]) {
     assert.equal(highSteps(timesteps(officialSigmas(steps, shift)), boundary), high);
   }
 });
@@ -41,6 +50,8 @@ test("denoise takes the end of a longer run, start and end cut it", () => {
 });
 
 test("what only the server knows is not guessed", () => {
-  assert.equal(runSigmas({ steps: 20, shift: 5, schedule: "of another pack" }), null);
+  for (const schedule of ["of another pack", "karras", "beta", "normal", "constructor"]) {
+    assert.equal(runSigmas({ steps: 20, shift: 5, schedule }), null);
+  }
   for (const steps of [0, -1, NaN, 1e9, undefined, "20px"]) assert.equal(runSigmas({ steps, shift: 5 }), null);
 });

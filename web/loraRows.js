@@ -1,21 +1,22 @@
 // The LoRA node shows the rows that are in use and an empty one. The inputs are all there; the others are hidden.
 
-import { NONE, rowsShown, siblingOf, strengthsFor } from "./loras.js";
-
-const REFRESH = 250; // milliseconds between looks at the inputs: they change by hand, by undo, by links and by other packs
+import { app } from "../../scripts/app.js";
+import { NONE, rowsShown, siblingOf, strengthsFor } from "./loraNames.js";
+import { isReplaced, linked, watchNode, widget } from "./watch.js";
 
 /** The rows of one node. */
-export class LoraRows {
+class LoraRows {
   constructor(node) {
     this.node = node;
     this.rows = [];
-    for (let n = 1; this.#widget(`lora_${n}`); n++) {
-      const [file, high, low] = ["lora", "strength_high", "strength_low"].map((name) => this.#widget(`${name}_${n}`));
+    for (let n = 1; widget(node, `lora_${n}`); n++) {
+      const [file, high, low] = ["lora", "strength_high", "strength_low"].map((name) => widget(node, `${name}_${n}`));
       this.rows.push({ file, high, low, widgets: [file, high, low], before: file.value });
     }
     for (const row of this.rows) {
       // Rows that are not in use are not sent, but stay in the workflow file. Asked when a prompt is made, not before.
-      for (const { options } of row.widgets) Object.defineProperty(options, "serialize", { get: () => this.#used(row), set() {}, enumerable: true });
+      for (const { options } of row.widgets)
+        Object.defineProperty(options, "serialize", { get: () => this.#used(row), set() {}, enumerable: true });
       const chosen = row.file.callback;
       row.file.callback = (...given) => {
         this.#choose(row);
@@ -30,31 +31,22 @@ export class LoraRows {
       this.refresh(false); // the file has the node's size
     };
     this.refresh();
-    this.timer = setInterval(() => this.refresh(), REFRESH);
-  }
-
-  stop() {
-    clearInterval(this.timer);
-  }
-
-  #widget(name) {
-    return this.node.widgets?.find((widget) => widget.name === name);
-  }
-
-  #linked(widget) {
-    return this.node.inputs?.some((input) => input.widget?.name === widget.name && input.link != null);
+    watchNode(node, () => this.refresh());
   }
 
   #used(row) {
-    return row.file.value !== NONE || row.widgets.some((widget) => this.#linked(widget));
+    return row.file.value !== NONE || row.widgets.some(({ name }) => linked(this.node, name));
   }
 
   /** A file has been chosen by hand: set the strengths by its name, and put its other half into the next row. */
   #choose(row) {
-    const file = row.file.value, files = Array.from(row.file.options.values ?? []);
+    const file = row.file.value,
+      files = Array.from(row.file.options.values ?? []);
     if (file === row.before || file === NONE) return;
-    const next = this.rows[this.rows.indexOf(row) + 1], other = siblingOf(file, files);
-    const free = next && !this.#used(next), paired = next && next.file.value === siblingOf(row.before, files);
+    const next = this.rows[this.rows.indexOf(row) + 1],
+      other = siblingOf(file, files);
+    const free = next && !this.#used(next),
+      paired = next && next.file.value === siblingOf(row.before, files);
     this.#set(row, file, row);
     if (!other || !(free || paired) || this.rows.some((any) => any !== next && any.file.value === other)) return;
     this.#set(next, other, free ? row : next);
@@ -69,8 +61,9 @@ export class LoraRows {
   /** Show what is needed. @param {boolean} resize let the node grow and shrink with it */
   refresh(resize = true) {
     const { node, rows } = this;
-    if (node.graph && node.graph.getNodeById(node.id) !== node) return this.stop(); // another workflow has been opened
-    const used = rows.map((row) => this.#used(row)), count = rowsShown(used);
+    if (isReplaced(node)) return;
+    const used = rows.map((row) => this.#used(row)),
+      count = rowsShown(used);
     let changed = false;
     rows.forEach((row, i) => {
       row.before = row.file.value;
@@ -85,10 +78,18 @@ export class LoraRows {
 
   /** Whether that changes anything. */
   #show(widget, shown) {
-    const kept = widget._state?.options; // Nodes 2.0 reads this; of an id that was there before, as after undo, it is the old widget's
+    // Nodes 2.0 reads this; of an id that was there before, as after undo, it is the old widget's.
+    const kept = widget._state?.options;
     if (widget.hidden === !shown && (kept?.hidden ?? !shown) === !shown) return false;
     widget.hidden = !shown; // the classic canvas reads this
     for (const options of [widget.options, kept]) if (options) options.hidden = !shown;
     return true;
   }
 }
+
+app.registerExtension({
+  name: "Wan22.LoraRows",
+  nodeCreated(node) {
+    if (node.comfyClass === "Wan22LoraPair") new LoraRows(node);
+  },
+});

@@ -1,4 +1,4 @@
-// The words of the plot, from locales/<language>/main.json.
+// The texts of the frontend, from locales/<language>/main.json.
 
 const words = { en: {}, zh: {} };
 let language = "en";

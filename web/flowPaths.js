@@ -1,29 +1,51 @@
 // Flow matching beside diffusion: the same noise levels on a straight path and on a curved one.
 
-import { label, svg } from "./plot.js";
-import { text } from "./text.js";
+import { app } from "../../scripts/app.js";
+import { text } from "./i18n.js";
+import { addPanel, keepMounted } from "./panel.js";
+import { runOf } from "./runInputs.js";
+import { plan, timesteps } from "./schedule.js";
+import { label, svg } from "./sigmaDrawing.js";
+import "./sigmaPlot.js"; // registered before, so that its panel stands above
+import { isReplaced, watchNode } from "./watch.js";
+
+const NAME = "wan22_flow_paths";
 
 const [WIDTH, HEIGHT] = [320, 130];
 const BOX = { left: 14, right: 130, top: 16, bottom: 96 };
 
-/** Where a mix of data and noise lies: on the chord between them, or on the arc of equal variance. */
-export function straight(sigma) {
+/** Where a mix of data and noise lies on the chord between them. */
+function straight(sigma) {
   return { data: 1 - sigma, noise: sigma };
 }
 
-/** The point of the arc with the same ratio of noise to data. */
-export function curved(sigma) {
+/** The point with the same ratio of noise to data on the arc of equal variance. */
+function curved(sigma) {
   const length = Math.hypot(1 - sigma, sigma);
   return { data: (1 - sigma) / length, noise: sigma / length };
 }
 
-export class PathPanel {
-  constructor() {
+class FlowPaths {
+  constructor(node) {
+    this.node = node;
+    this.known = null; // what is drawn
     this.element = document.createElement("div");
     this.element.className = "wan22-paths";
     this.element.style.cssText = "width:100%;height:100%;min-height:130px";
     this.drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: "100%", height: "100%" });
     this.element.append(this.drawing);
+    addPanel(node, NAME, this.element, () => HEIGHT);
+    watchNode(node, () => this.refresh());
+  }
+
+  refresh() {
+    if (isReplaced(this.node)) return;
+    keepMounted(this.node, NAME, this.element);
+    const { sigmas, boundary } = runOf(this.node);
+    const known = JSON.stringify([sigmas, boundary]);
+    if (known === this.known) return;
+    this.known = known;
+    this.draw(sigmas, sigmas && boundary !== null ? plan(timesteps(sigmas), boundary) : []);
   }
 
   /** @param {number[]|null} sigmas noise levels of the run @param {string[]} experts "high" or "low" for each step */
@@ -44,7 +66,9 @@ export class PathPanel {
     group.append(svg("path", { d: `M${fine.join("L")}`, fill: "none", stroke: "#9a9a9a" }));
     sigmas.forEach((sigma, i) => {
       const [cx, cy] = at(sigma);
-      group.append(svg("circle", { cx, cy, r: 2.2, fill: { high: "#e8a33d", low: "#4fa8e0" }[experts[i]] ?? "#ffffff" }));
+      group.append(
+        svg("circle", { cx, cy, r: 2.2, fill: { high: "#e8a33d", low: "#4fa8e0" }[experts[i]] ?? "#ffffff" }),
+      );
     });
     const [noise, data] = [at(1), at(0)];
     group.append(
@@ -55,3 +79,10 @@ export class PathPanel {
     this.drawing.append(group);
   }
 }
+
+app.registerExtension({
+  name: "Wan22.FlowPaths",
+  nodeCreated(node) {
+    if (node.comfyClass === "Wan22Plan") new FlowPaths(node);
+  },
+});

@@ -3,14 +3,15 @@
 export const NONE = "none";
 const OTHER = { high: "low", low: "high" };
 
-/** Whether a file name says "high" or "low", by itself or in front of "noise": the rule of wan_core/checkpoints/folder.py. */
+/** Whether a file name says "high" or "low", by itself or in front of "noise": as `mentions` of the library. */
 function says(word, name) {
   return new RegExp(`(?<![a-z])${word}(?![a-z])|${word}[ -]?noise`).test(name.toLowerCase().replaceAll("_", " "));
 }
 
 /** The expert that a file is for by its name: "high", "low", or null. */
 export function expertOf(file) {
-  const name = file.split(/[\\/]/).pop(), words = Object.keys(OTHER).filter((word) => says(word, name));
+  const name = file.split(/[\\/]/).pop(),
+    words = Object.keys(OTHER).filter((word) => says(word, name));
   return words.length === 1 ? words[0] : null;
 }
 
@@ -29,12 +30,14 @@ export function rowsShown(used) {
 }
 
 /**
- * The strengths of a row after `file` has been chosen in the place of `before`: a file for one expert goes to that one alone.
+ * The strengths of a row after `file` has been chosen in the place of `before`: a file for one expert goes to that one
+ * alone.
  *
  * @param {{high: number, low: number}} strengths of the row so far
  */
 export function strengthsFor(file, before, strengths) {
-  const expert = expertOf(file), either = strengths.high || strengths.low || 1;
+  const expert = expertOf(file),
+    either = strengths.high || strengths.low || 1;
   if (expert) return { high: 0, low: 0, [expert]: strengths[expert] || either };
   return expertOf(before) ? { high: either, low: either } : strengths;
 }

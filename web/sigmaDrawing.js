@@ -1,12 +1,19 @@
-// The sigma plot: noise level over steps, steps coloured by expert, the boundary as a line to drag. Draws, stores nothing.
+// The drawing of the sigma plot: noise level over steps, steps coloured by expert, the boundary as a line to drag.
 
-import { boundaryFor, highSteps, plan, timesteps } from "./schedule.js";
-import { text } from "./text.js";
+import { text } from "./i18n.js";
+import { boundaryFor, timesteps } from "./schedule.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT] = [320, 150]; // of the drawing; the page scales it
 const AREA = { left: 30, right: 312, top: 20, bottom: 122 };
-const COLOURS = { high: "#e8a33d", low: "#4fa8e0", line: "#9a9a9a", text: "#cfcfcf", now: "#ffffff", warning: "#ff7b6b" };
+const COLOURS = {
+  high: "#e8a33d",
+  low: "#4fa8e0",
+  line: "#9a9a9a",
+  text: "#cfcfcf",
+  now: "#ffffff",
+  warning: "#ff7b6b",
+};
 
 /** An SVG element with attributes. */
 export function svg(name, attributes = {}, ...children) {
@@ -17,7 +24,14 @@ export function svg(name, attributes = {}, ...children) {
 }
 
 export function label(x, y, words, attributes = {}) {
-  const element = svg("text", { x, y, fill: COLOURS.text, "font-size": 10, "font-family": "sans-serif", ...attributes });
+  const element = svg("text", {
+    x,
+    y,
+    fill: COLOURS.text,
+    "font-size": 10,
+    "font-family": "sans-serif",
+    ...attributes,
+  });
   element.textContent = words;
   return element;
 }
@@ -27,10 +41,18 @@ export function label(x, y, words, attributes = {}) {
  *
  * @param {(boundary: number) => void} onBoundary a boundary has been chosen, by mouse or key
  */
-export class SigmaPlot {
+export class SigmaDrawing {
   constructor(onBoundary) {
+    this.state = null;
+    this.starts = []; // timestep at which each step starts
+    this.count = 0; // of high-noise steps
     this.onBoundary = onBoundary;
-    this.drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: "100%", height: "100%", preserveAspectRatio: "xMidYMid meet" });
+    this.drawing = svg("svg", {
+      viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+      width: "100%",
+      height: "100%",
+      preserveAspectRatio: "xMidYMid meet",
+    });
     this.strip = document.createElement("img");
     this.strip.hidden = true;
     this.strip.style.cssText = "width:100%;height:40px;object-fit:contain;image-rendering:auto";
@@ -44,22 +66,25 @@ export class SigmaPlot {
   }
 
   /**
-   * @param {{sigmas: number[]|null, boundary: number|null, editable: boolean, note: string, live: object|null}} state
-   *   boundary null: a single model; live: {step, steps, expert, seconds} of a run
+   * @param {{sigmas: number[]|null, experts: string[], boundary: number|null, editable: boolean, note: string,
+   *   live: object|null}} state
+   *   experts: "high" or "low" for each step; boundary: null for a single model; live: {step, expert, seconds} of a run
    */
   draw(state) {
     this.state = state;
-    const { sigmas, boundary, live } = state;
+    const { sigmas, experts, boundary, live } = state;
     const focused = this.drawing.contains(document.activeElement);
     this.drawing.replaceChildren();
     if (!sigmas || sigmas.length < 2) {
-      this.drawing.append(label(WIDTH / 2, HEIGHT / 2, state.note || text("unknownSchedule"), { "text-anchor": "middle" }));
+      this.drawing.append(
+        label(WIDTH / 2, HEIGHT / 2, state.note || text("unknownSchedule"), { "text-anchor": "middle" }),
+      );
       return;
     }
     this.starts = timesteps(sigmas);
-    this.count = boundary === null ? this.starts.length : highSteps(this.starts, boundary);
+    this.count = experts.filter((expert) => expert === "high").length;
     this.#axes();
-    this.#curve(sigmas, boundary);
+    this.#curve(sigmas, experts);
     this.#words(boundary, live);
     if (boundary !== null) this.#line(boundary, focused);
     if (live?.step) this.#now(sigmas, live);
@@ -90,24 +115,31 @@ export class SigmaPlot {
     );
   }
 
-  #curve(sigmas, boundary) {
-    const experts = boundary === null ? this.starts.map(() => "high") : plan(this.starts, boundary);
+  #curve(sigmas, experts) {
     const many = sigmas.length > 120;
     experts.forEach((who, i) => {
       const [x1, y1, x2, y2] = [this.#x(i), this.#y(sigmas[i]), this.#x(i + 1), this.#y(sigmas[i + 1])];
-      this.drawing.append(svg("line", { x1, y1, x2, y2, stroke: COLOURS[who], "stroke-width": 2, class: `wan22-${who}` }));
+      this.drawing.append(
+        svg("line", { x1, y1, x2, y2, stroke: COLOURS[who], "stroke-width": 2, class: `wan22-${who}` }),
+      );
       if (!many) this.drawing.append(svg("circle", { cx: x1, cy: y1, r: 2.2, fill: COLOURS[who] }));
     });
   }
 
   #words(boundary, live) {
-    const steps = this.starts.length, [high, low] = [this.count, steps - this.count];
-    const line = (words, colour, y) => this.drawing.append(label(AREA.left, y, words, { fill: colour, class: "wan22-words" }));
+    const steps = this.starts.length,
+      [high, low] = [this.count, steps - this.count];
+    const line = (words, colour, y) =>
+      this.drawing.append(label(AREA.left, y, words, { fill: colour, class: "wan22-words" }));
     let words = boundary === null ? text("steps", { steps }) : text("counts", { high, low });
     if (live?.expert && live.step <= steps && !live.seconds) {
-      words = `${text("step", { step: live.step, steps })} · t=${this.starts[Math.max(0, live.step - 1)]} · ${boundary === null ? "" : text(`${live.expert}AtWork`)}`;
+      const expert = boundary === null ? "" : text(`${live.expert}AtWork`);
+      const start = this.starts[Math.max(0, live.step - 1)];
+      words = `${text("step", { step: live.step, steps })} · t=${start} · ${expert}`;
     } else if (live?.seconds) {
-      const each = Object.entries(live.seconds).map(([who, s]) => `${boundary === null ? "" : `${text(who)} `}${s.toFixed(1)} s`);
+      const each = Object.entries(live.seconds).map(
+        ([who, s]) => `${boundary === null ? "" : `${text(who)} `}${s.toFixed(1)} s`,
+      );
       words += ` · ${each.join(" · ")}`;
     }
     line(words, COLOURS.text, HEIGHT - 14);
@@ -116,10 +148,17 @@ export class SigmaPlot {
   }
 
   #line(boundary, focused) {
-    const x = this.#x(this.count), steps = this.starts.length;
+    const x = this.#x(this.count),
+      steps = this.starts.length;
     const handle = svg("g", {
-      class: "wan22-boundary", tabindex: this.state.editable ? 0 : -1, role: "slider", "aria-label": text("boundary"),
-      "aria-valuemin": 0, "aria-valuemax": steps, "aria-valuenow": this.count, "aria-disabled": !this.state.editable,
+      class: "wan22-boundary",
+      tabindex: this.state.editable ? 0 : -1,
+      role: "slider",
+      "aria-label": text("boundary"),
+      "aria-valuemin": 0,
+      "aria-valuemax": steps,
+      "aria-valuenow": this.count,
+      "aria-disabled": !this.state.editable,
     });
     handle.append(
       svg("line", { x1: x, x2: x, y1: AREA.top, y2: AREA.bottom, stroke: COLOURS.now, "stroke-dasharray": "3 2" }),
@@ -134,12 +173,23 @@ export class SigmaPlot {
 
   #now(sigmas, { step }) {
     const i = Math.min(step, sigmas.length - 1);
-    this.drawing.append(svg("circle", { class: "wan22-now", cx: this.#x(i), cy: this.#y(sigmas[i]), r: 4.5, fill: "none", stroke: COLOURS.now, "stroke-width": 2 }));
+    this.drawing.append(
+      svg("circle", {
+        class: "wan22-now",
+        cx: this.#x(i),
+        cy: this.#y(sigmas[i]),
+        r: 4.5,
+        fill: "none",
+        stroke: COLOURS.now,
+        "stroke-width": 2,
+      }),
+    );
   }
 
   /** Choose the boundary after `count` steps. */
   #choose(count) {
-    const steps = this.starts.length, chosen = Math.min(Math.max(Math.round(count), 0), steps);
+    const steps = this.starts.length,
+      chosen = Math.min(Math.max(Math.round(count), 0), steps);
     if (chosen !== this.count) this.onBoundary(boundaryFor(this.starts, chosen));
   }
 
@@ -160,7 +210,8 @@ export class SigmaPlot {
   }
 
   #key(event) {
-    const steps = this.starts?.length, by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, Home: -steps, End: steps }[event.key];
+    const steps = this.starts.length,
+      by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, Home: -steps, End: steps }[event.key];
     if (!this.state?.editable || !by || !event.target.closest(".wan22-boundary")) return;
     event.preventDefault();
     event.stopPropagation(); // arrow keys move nodes on the canvas

@@ -1,0 +1,57 @@
+// What a node's inputs say about its run, before the server has been asked.
+
+import { text } from "./i18n.js";
+import { runSigmas } from "./schedule.js";
+import { linked, values, widget } from "./watch.js";
+
+const PAIRS = new Set(["t2v-a14b", "i2v-a14b", "vace-a14b"]); // models of the plan node with two experts
+
+const RUNS = {
+  Wan22MoEKSampler(node) {
+    const numbers = values(node, "steps", "shift", "solver", "schedule", "denoise", "start_at_step", "end_at_step");
+    return { numbers, boundary: boundaryOf(node, linked(node, "low_noise")), note: "" };
+  },
+  Wan22MoEGuider(node) {
+    const source = sigmasOf(node);
+    const known = source?.comfyClass === "Wan22FlowSchedule";
+    const numbers = known ? { ...values(source, "steps", "shift", "denoise"), solver: officialSolver(source) } : null;
+    const note = source ? text("fromSigmas", { node: source.title }) : text("noSigmas");
+    return { numbers, boundary: boundaryOf(node, linked(node, "low_noise")), note };
+  },
+  Wan22Plan(node) {
+    const numbers = { ...values(node, "steps", "shift"), solver: officialSolver(node) };
+    return { numbers, boundary: boundaryOf(node, PAIRS.has(widget(node, "model")?.value)), note: "" };
+  },
+};
+
+export function hasRun(node) {
+  return node.comfyClass in RUNS;
+}
+
+/**
+ * @returns {{sigmas: number[]|null, boundary: number|null, note: string, key: string}}
+ *   sigmas: null where only the server knows them; boundary: null for a single model; key: equal for equal noise levels
+ */
+export function runOf(node) {
+  const { numbers, boundary, note } = RUNS[node.comfyClass](node);
+  return { sigmas: numbers && runSigmas(numbers), boundary, note, key: JSON.stringify([numbers, note]) };
+}
+
+function boundaryOf(node, isPair) {
+  return isPair ? (widget(node, "boundary")?.value ?? null) : null;
+}
+
+function officialSolver(node) {
+  return `official ${widget(node, "solver")?.value}`;
+}
+
+/** The node whose SIGMAS go where this guider goes. */
+function sigmasOf(guider) {
+  for (const id of guider.outputs?.[0]?.links ?? []) {
+    const target = guider.graph.getNodeById(guider.graph.getLink(id)?.target_id);
+    const slot = target?.inputs?.findIndex((input) => input.name === "sigmas") ?? -1;
+    const source = slot >= 0 ? target.getInputNode(slot) : null;
+    if (source) return source;
+  }
+  return null;
+}

@@ -1,0 +1,136 @@
+// The sigma plot on the sampler, guider and plan nodes: noise levels and the expert of each step, the boundary as a line
+// to drag, live marks while a run is under way, and its clip so far.
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { addPanel, keepMounted } from "./panel.js";
+import { hasRun, runOf } from "./runInputs.js";
+import { plan, timesteps } from "./schedule.js";
+import { SigmaDrawing } from "./sigmaDrawing.js";
+import { isReplaced, linked, nodeById, watchNode, widget } from "./watch.js";
+
+const SHOW = "Wan22.Plot.Show";
+const CLIP = "Wan22.Preview.Clip";
+const NAME = "wan22_sigma_plot";
+const HEIGHT = 190; // pixels
+const UNDO = 250; // milliseconds after the last move of the boundary, which is one entry for undo
+const MOST_STEPS = 10000;
+const PICTURE = /^data:image\/jpeg;base64,[A-Za-z0-9+/=]+$/;
+
+const plots = new WeakMap(); // node → its plot
+const setting = (id) => app.extensionManager.setting.get(id);
+
+class SigmaPlot {
+  constructor(node) {
+    this.node = node;
+    this.live = null; // what the server has told of the run that the node started last
+    this.known = null; // what is drawn
+    this.saving = null;
+    this.drawing = new SigmaDrawing((boundary) => this.setBoundary(boundary));
+    addPanel(node, NAME, this.drawing.element, () => HEIGHT);
+    watchNode(node, () => this.refresh());
+  }
+
+  setBoundary(boundary) {
+    const input = widget(this.node, "boundary");
+    input.value = boundary;
+    input.callback?.(boundary, app.canvas, this.node);
+    this.node.setDirtyCanvas(true, true);
+    this.refresh();
+    clearTimeout(this.saving);
+    const tracker = () => app.extensionManager.workflow?.activeWorkflow?.changeTracker;
+    this.saving = setTimeout(() => tracker()?.captureCanvasState?.(), UNDO);
+  }
+
+  refresh() {
+    if (!this.node.graph || isReplaced(this.node)) return;
+    keepMounted(this.node, NAME, this.drawing.element);
+    const run = runOf(this.node);
+    const shown = setting(SHOW) !== false;
+    const editable = !linked(this.node, "boundary");
+    const known = JSON.stringify([run, this.live, editable, shown]);
+    if (known === this.known) return;
+    this.known = known;
+    this.drawing.element.style.visibility = shown ? "visible" : "hidden";
+    this.drawing.draw({
+      ...this.#steps(run),
+      boundary: run.boundary,
+      note: run.note,
+      editable,
+      live: this.#marks(run),
+    });
+  }
+
+  /** Noise levels and the expert of each step; as the server told them while the inputs are those of the run. */
+  #steps({ sigmas, boundary, key }) {
+    const told = this.live?.key === key ? this.live : null;
+    if (told && told.boundary === boundary) return { sigmas: told.sigmas, experts: told.experts };
+    const levels = told?.sigmas ?? sigmas;
+    if (!levels || levels.length < 2) return { sigmas: null, experts: [] };
+    const starts = timesteps(levels);
+    return { sigmas: levels, experts: boundary === null ? starts.map(() => "high") : plan(starts, boundary) };
+  }
+
+  /** The step and the seconds of a run whose inputs are still those of the node, or null. */
+  #marks({ boundary, key }) {
+    return this.live?.key === key && this.live.boundary === boundary ? this.live : null;
+  }
+
+  /** An event of the server about this node's run; whatever does not look like one is left alone. */
+  onServerEvent({ sigmas, plan: experts, step, expert, seconds, clip }) {
+    if (isSigmas(sigmas) && isPlan(experts, sigmas)) {
+      const { key, boundary } = runOf(this.node);
+      this.live = { sigmas, experts, key, boundary, step: 0 };
+      this.drawing.show(null);
+    } else if (!this.live) return;
+    else if (isStep(step, this.live.sigmas) && (expert === "high" || expert === "low")) {
+      this.live = { ...this.live, step, expert };
+      if (setting(CLIP) !== false && typeof clip === "string" && PICTURE.test(clip)) this.drawing.show(clip);
+    } else if (seconds && typeof seconds === "object") {
+      const each = ["high", "low"].filter((who) => Number.isFinite(seconds[who])).map((who) => [who, seconds[who]]);
+      this.live = { ...this.live, seconds: Object.fromEntries(each) };
+    }
+    this.refresh();
+  }
+}
+
+function isSigmas(sigmas) {
+  if (!Array.isArray(sigmas) || sigmas.length < 2 || sigmas.length > MOST_STEPS + 1) return false;
+  return sigmas.every((sigma) => Number.isFinite(sigma) && sigma >= 0);
+}
+
+function isPlan(experts, sigmas) {
+  const words = Array.isArray(experts) && experts.length === sigmas.length - 1;
+  return words && experts.every((expert) => expert === "high" || expert === "low");
+}
+
+function isStep(step, sigmas) {
+  return Number.isInteger(step) && step > 0 && step < sigmas.length;
+}
+
+app.registerExtension({
+  name: "Wan22.SigmaPlot",
+  settings: [
+    {
+      id: SHOW,
+      name: "Show the sigma plot on the sampler, guider and plan nodes",
+      tooltip:
+        "The noise level of every step, coloured by the expert that does it. Drag the line to move the boundary.",
+      type: "boolean",
+      defaultValue: true,
+    },
+    {
+      id: CLIP,
+      name: "Preview the whole clip while sampling",
+      tooltip: "All frames of the current estimate instead of the first one alone. Takes a little time in every step.",
+      type: "boolean",
+      defaultValue: true,
+    },
+  ],
+  setup() {
+    api.addEventListener("wan22.sampling", ({ detail }) => plots.get(nodeById(detail?.node))?.onServerEvent(detail));
+  },
+  nodeCreated(node) {
+    if (hasRun(node)) plots.set(node, new SigmaPlot(node));
+  },
+});
