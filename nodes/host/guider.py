@@ -45,10 +45,10 @@ class Run:
     shapes: list | None
     conds: dict[str, list[dict]]  # the conditioning before it is prepared for the first expert
 
-    starts: list[float] | None  # sigma at which each step starts, for samplers that raise sigma before a step (churn)
-    started: int = 0  # the step that is under way
-    latched: bool = False  # the low-noise expert has taken over
-    second: "SecondExpert | None" = None
+    churns: bool  # the sampler raises sigma before a step
+    step: int = 0  # the step that is under way
+    handed_over: bool = False  # to the low-noise expert
+    second: "SecondExpert | None" = None  # loaded when it is first needed
 
 
 class HandoffGuider(comfy.samplers.CFGGuider):
@@ -89,11 +89,11 @@ class HandoffGuider(comfy.samplers.CFGGuider):
     ):
         conds = {name: [cond.copy() for cond in conds] for name, conds in self.conds.items()}
         churns = getattr(sampler, "extra_options", {}).get("s_churn", 0) > 0
-        starts = sigmas.tolist() if churns else None
-        self._run = run = Run(noise, latent_image, denoise_mask, sigmas, seed, latent_shapes, conds, starts)
+        run = Run(noise, latent_image, denoise_mask, sigmas, seed, latent_shapes, conds, churns)
+        self._run = run
 
         def on_step(step, x0, *rest):
-            run.started = step + 1
+            run.step = step + 1
             self.progress.on_step(step, x0)
             if callback is not None:
                 callback(step, x0, *rest)
@@ -110,7 +110,7 @@ class HandoffGuider(comfy.samplers.CFGGuider):
             self.progress.on_end()
 
     def plan(self, sigmas: torch.Tensor) -> list[str]:
-        """ "high" or "low" for each step of sigmas (N + 1)."""
+        """The expert, "high" or "low", of each step of sigmas (N + 1)."""
         return ["low" if self._starts_low(sigma) else "high" for sigma in sigmas.tolist()[:-1]]
 
     def outer_predict_noise(self, x, timestep, model_options=None, seed=None):
@@ -126,16 +126,16 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         return run.second.outer_predict_noise(x, timestep, seed, model_options.get(SAMPLER_HOOKS, [])[own:])
 
     def _expert_at(self, sigma: float) -> str:
-        """ "high" or "low" for an evaluation at `sigma`; once low, always low.
+        """The expert, "high" or "low", of an evaluation at `sigma`; once low, always low.
 
         Samplers that look ahead may hand over half a step early. Those that raise sigma before a step are judged by
         the sigma that the step starts at.
         """
         run = self._run
-        if run.starts is not None:
-            sigma = run.starts[min(run.started, len(run.starts) - 1)]
-        run.latched = run.latched or self._starts_low(sigma)
-        return "low" if run.latched else "high"
+        if run.churns:
+            sigma = float(run.sigmas[min(run.step, len(run.sigmas) - 1)])
+        run.handed_over = run.handed_over or self._starts_low(sigma)
+        return "low" if run.handed_over else "high"
 
     def _starts_low(self, sigma: float) -> bool:
         timestep = int(sigma * TRAIN_TIMESTEPS + 1e-4)  # float32 may hold a whole timestep a little too low

@@ -33,6 +33,12 @@ def test_steps_per_expert(measured):
     assert all(ours == official for key, (ours, official) in found.items() if key.startswith("edge"))
 
 
+def test_a_step_belongs_to_the_expert_it_starts_in_where_a_sampler_raises_sigma(measured):
+    found = measured["churn"]
+    assert found["experts"] == found["plan"] != found["by raised sigma"]
+    assert set(found["plan"]) == {"high", "low"} and found["run dropped"]
+
+
 def test_native_models_and_ours_are_interchangeable(measured):
     for what, difference in (measured["native_and_ours"] | measured["five_b_and_ours"]).items():
         assert difference < 1e-4, what
@@ -82,9 +88,9 @@ def test_the_plot_knows_every_schedule(measured, tmp_path):
         console.log(JSON.stringify(runs.map(runSigmas)));""")
     drawn = json.loads(subprocess.run(["node", script], capture_output=True, text=True, check=True).stdout)
     assert len(drawn) == 40
-    for (inputs, sigmas), ours in zip(measured["schedules"], drawn):
+    for (inputs, sigmas), ours in zip(measured["schedules"], drawn, strict=True):
         assert ours is not None and len(ours) == len(sigmas), inputs
-        assert max(abs(a - b) for a, b in zip(ours, sigmas)) < 2e-6, inputs
+        assert max(abs(a - b) for a, b in zip(ours, sigmas, strict=True)) < 2e-6, inputs
 
 
 def test_a_run_can_be_cut_in_two_anywhere(measured):

@@ -12,6 +12,7 @@ ALONE = (
     solver.equals_wan_core,
     solver.same_model_twice,
     solver.steps_per_expert,
+    solver.churn,
     solver.lora_changes_its_expert_alone,
     solver.nothing_is_left_behind,
     solver.batch_index_is_honoured,

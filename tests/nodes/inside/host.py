@@ -8,10 +8,10 @@ import comfy.latent_formats
 import torch
 from places import MODELS, PACK
 
-import nodes as COMFY_NODES
+import nodes as comfy_nodes
 
 torch.set_num_threads(1)  # enough for tiny models, and steadier beside other work
-asyncio.run(COMFY_NODES.load_custom_node(PACK))
+asyncio.run(comfy_nodes.load_custom_node(PACK))
 pack = PACK.replace(".", "_x_")  # the name that ComfyUI gives a pack
 
 

@@ -8,7 +8,7 @@ import comfy.sd
 import comfy_extras.nodes_easycache as caches
 import comfy_extras.nodes_wan as wan
 import torch
-from host import COMFY_NODES, difference, pair, part, run, texts
+from host import comfy_nodes, difference, pair, part, run, texts
 from places import MODELS
 from safetensors.torch import save_file
 
@@ -56,7 +56,7 @@ def native_and_ours(tmp):
         found[f"{family} native models in our sampler"] = difference(run(native_high, native_low, **numbers), ours)
         alone = run(high, None, **numbers, cfg=(3.0, 3.0))
         for label, model in (("our model", high), ("native model", native_high)):
-            (out,) = COMFY_NODES.common_ksampler(
+            (out,) = comfy_nodes.common_ksampler(
                 model, 5, 4, 3.0, "euler", "simple", *conds, {"samples": torch.zeros(1, 16, 3, 4, 6)}
             )
             found[f"{family} {label} in the native sampler"] = difference(out["samples"], alone)
@@ -79,7 +79,7 @@ def five_b_and_ours(tmp):
     for model in (ours, native):
         for latent in (mine, theirs):
             results.append(
-                COMFY_NODES.common_ksampler(model, 5, 4, 3.0, "euler", "simple", *conds, latent)[0]["samples"]
+                comfy_nodes.common_ksampler(model, 5, 4, 3.0, "euler", "simple", *conds, latent)[0]["samples"]
             )
         host = part("nodes.host.sampling")
         guider = host.make_guider(model, None, *conds, 3.0, 3.0, 0.5)
@@ -88,6 +88,10 @@ def five_b_and_ours(tmp):
                 guider, host.make_sampler("euler"), host.make_sigmas(model, 4, 8.0, "euler", "simple", 1.0), mine, 5
             )["samples"]
         )
+    guider = host.make_guider(ours, None, *conds, 3.0, 3.0, 0.5)
+    sigmas = host.make_sigmas(ours, 4, 8.0, "official unipc", "official", 1.0)
+    kept = host.sample(guider, host.make_sampler("official unipc"), sigmas, mine, 5)["samples"][:, :, :1]
+    found["the first frame, by an official solver"] = difference(kept, mine["samples"][:, :, :1])
     found["samplers and models"] = max(difference(results[0], other) for other in results[1:])
     return found
 
@@ -217,7 +221,7 @@ def long_text(tmp):
 
 
 def what_one_model_is_told(tmp):
-    """Wrappers and scheduled hooks of a MODEL in both slots against that MODEL alone; and one on the low-noise slot only."""
+    """Wrappers and scheduled hooks of a MODEL in both slots against that MODEL alone; and of the low-noise one only."""
     import comfy.hooks
     import comfy_extras.nodes_custom_sampler as custom
 

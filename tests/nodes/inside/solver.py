@@ -8,7 +8,7 @@ import comfy.sample
 import comfy.samplers
 import comfy.sd
 import torch
-from host import difference, normalised, pair, part, run, texts
+from host import difference, normalised, pair, part, run, texts, written_down
 from places import GOLDEN
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -34,7 +34,7 @@ def equals_golden(tmp):
     """The recorded official text-to-video run through our loader, guider and sampler."""
     with safe_open(Path(GOLDEN) / "moe_t2v_e2e.safetensors", "pt") as file:
         config = json.loads(file.metadata()["meta"])["config"]
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
+        tensors = {key: file.get_tensor(key) for key in list(file.keys())}
     paths = []
     for who in ("high", "low"):
         folder = Path(tmp) / who
@@ -101,6 +101,23 @@ def steps_per_expert():
     return found
 
 
+def churn():
+    """A sampler that raises sigma before its steps: the expert of each step, and what the plan says."""
+    (high, low), _ = pair()
+    host, seen, raised = part("nodes.host.sampling"), [], 1.2  # by 2.4 / 12 steps
+    guider = host.make_guider(high, low, *texts(), 4.0, 3.0, 0.875)
+    guider.progress = written_down(seen)
+    sigmas = host.make_sigmas(high, 12, 5.0, "euler", "simple", 1.0)
+    sampler = comfy.samplers.ksampler("euler", {"s_churn": 2.4})
+    host.sample(guider, sampler, sigmas, {"samples": torch.zeros(1, 16, 1, 2, 2)}, 5)
+    return {
+        "experts": seen,
+        "plan": guider.plan(sigmas),
+        "by raised sigma": guider.plan(sigmas * raised),
+        "run dropped": guider._run is None,
+    }
+
+
 def lora_changes_its_expert_alone():
     """x0 of every step with a LoRA on the low-noise expert: equal before the handoff, different after."""
     (high, low), _ = pair()
@@ -112,8 +129,8 @@ def lora_changes_its_expert_alone():
     patched, _ = comfy.sd.load_lora_for_models(low, None, lora, 1.0, 0)
     host, found = part("nodes.host.sampling"), {}
     for label, second in (("plain", low), ("lora", patched), ("plain again", low)):
+        found[label] = seen = []
         guider = host.make_guider(high, second, *texts(), 4.0, 3.0, 0.875)
-        seen = []
         sigmas = host.make_sigmas(high, 8, 12.0, "official unipc", "official", 1.0)
         noise = comfy.sample.prepare_noise(torch.zeros(1, 16, 3, 4, 6), 5)
         guider.sample(
@@ -121,19 +138,18 @@ def lora_changes_its_expert_alone():
             torch.zeros(1, 16, 3, 4, 6),
             host.make_sampler("official unipc"),
             sigmas,
-            callback=lambda step, x0, x, total: seen.append(x0.clone()),
+            callback=lambda step, x0, x, total, seen=seen: seen.append(x0.clone()),
             disable_pbar=True,
             seed=5,
         )
-        found[label] = seen
     high_steps = (
         part("wan_core.flow")
         .Experts(None, 0, 0.875)
         .plan(part("wan_core.flow").FlowSchedule.official(8, 12.0))
         .count("high")
     )
-    same = [torch.equal(a, b) for a, b in zip(found["plain"], found["lora"])]
-    again = all(torch.equal(a, b) for a, b in zip(found["plain"], found["plain again"]))
+    same = [torch.equal(a, b) for a, b in zip(found["plain"], found["lora"], strict=True)]
+    again = all(torch.equal(a, b) for a, b in zip(found["plain"], found["plain again"], strict=True))
     return {"high_steps": high_steps, "same": same, "model left alone": again}
 
 
@@ -208,7 +224,7 @@ def a_run_in_two_parts():
     for solver, schedule in (("official euler", "official"), ("euler", "simple")):
         sigmas = host.make_sigmas(high, 5, 12.0, solver, schedule, 1.0)
 
-        def go(some, latent, add_noise=True):
+        def go(some, latent, add_noise=True, solver=solver):
             guider = host.make_guider(high, low, *texts(), 4.0, 3.0, 0.875)
             return host.sample(guider, host.make_sampler(solver), some, latent, 5, add_noise=add_noise)
 
@@ -221,7 +237,7 @@ def a_run_in_two_parts():
 
 
 def modulations_take_loras():
-    """A LoRA that changes modulations, as ComfyUI loads it, against weights changed by hand; and the MODEL afterwards."""
+    """A LoRA on modulations, as ComfyUI loads it, against weights changed by hand; and the MODEL afterwards."""
     (high, low), _ = pair()
     plain = run(high, low)
     torch.manual_seed(8)
