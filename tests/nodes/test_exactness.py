@@ -20,6 +20,10 @@ def test_the_sampler_equals_the_official_recording(measured):
     assert golden["unipc experts"] and golden["dpmpp_2m experts"]
 
 
+def test_a_given_first_frame_acts_as_in_the_official_recording(measured):
+    assert measured["equals_golden_first_frame"] < 3e-4
+
+
 def test_the_same_model_in_both_slots_is_the_model_alone(measured):
     """Every sampler that ComfyUI has, multistep, two-stage and with added noise alike."""
     assert measured["same_model_twice"]["wrong"] == []

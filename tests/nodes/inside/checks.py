@@ -30,6 +30,7 @@ WITH_FILES = (
     native.long_text,
     native.what_one_model_is_told,
     solver.equals_golden,
+    solver.equals_golden_first_frame,
     formats.stored_experts,
     formats.stored_text_encoders,
     loras.lora_pairs,

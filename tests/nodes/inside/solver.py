@@ -1,5 +1,6 @@
 """The pack against wan_core, the recordings, and itself."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import comfy.sample
 import comfy.samplers
 import comfy.sd
 import torch
+from comfy.latent_formats import Wan22
 from host import difference, normalised, pair, part, run, texts, written_down
 from places import GOLDEN
 from safetensors import safe_open
@@ -30,44 +32,75 @@ def equals_wan_core():
     return found
 
 
-def equals_golden(tmp):
-    """The recorded official text-to-video run through our loader, guider and sampler."""
-    with safe_open(Path(GOLDEN) / "moe_t2v_e2e.safetensors", "pt") as file:
+def recording(name, folder, **experts):
+    """(config, tensors, files of the experts) of a recorded run; `experts`: file name → prefix of its weights."""
+    with safe_open(Path(GOLDEN) / f"{name}.safetensors", "pt") as file:
         config = json.loads(file.metadata()["meta"])["config"]
         tensors = {key: file.get_tensor(key) for key in list(file.keys())}
     paths = []
-    for who in ("high", "low"):
-        folder = Path(tmp) / who
-        folder.mkdir()
-        (folder / "config.json").write_text(json.dumps(config["model"]))
-        weights = {key.removeprefix(f"w.{who}."): t for key, t in tensors.items() if key.startswith(f"w.{who}.")}
-        save_file(weights, folder / "model.safetensors")
-        paths.append(str(folder))
+    for expert, prefix in experts.items():
+        where = Path(folder) / f"{name}_{expert}"
+        where.mkdir()
+        (where / "config.json").write_text(json.dumps(config["model"]))
+        weights = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+        save_file(weights, where / "model.safetensors")
+        paths.append(str(where))
+    return config, tensors, paths
+
+
+@contextlib.contextmanager
+def drawn(noise):
+    """ComfyUI draws this noise."""
+    before, comfy.sample.prepare_noise = comfy.sample.prepare_noise, lambda latent, *args: noise
+    try:
+        yield
+    finally:
+        comfy.sample.prepare_noise = before
+
+
+def recorded_texts(tensors):
+    return [[[tensors[key][None], {}]] for key in ("in.context", "in.context_null")]
+
+
+def equals_golden(tmp):
+    """The recorded official text-to-video run through our loader, guider and sampler."""
+    config, tensors, paths = recording("moe_t2v_e2e", tmp, high="w.high.", low="w.low.")
     high, low = part("nodes.host.pair").load_pair(*paths)
-    drawn, comfy.sample.prepare_noise = comfy.sample.prepare_noise, lambda latent, *args: tensors["in.noise"][None]
-    conds = [[[tensors[key][None], {}]] for key in ("in.context", "in.context_null")]
     low_cfg, high_cfg = config["guide_scale_low_high"]
     found = {}
     for solver, recorded in (("unipc", "unipc"), ("dpmpp_2m", "dpmpp")):
         seen = []
-        out = run(
-            high,
-            low,
-            f"official {solver}",
-            steps=config["steps"],
-            cfg=(high_cfg, low_cfg),
-            boundary=config["boundary"],
-            shift=config["shift"],
-            shape=(1, *tensors["in.noise"].shape),
-            conds=conds,
-            watch=seen,
-        )
+        with drawn(tensors["in.noise"][None]):
+            out = run(
+                high,
+                low,
+                f"official {solver}",
+                steps=config["steps"],
+                cfg=(high_cfg, low_cfg),
+                boundary=config["boundary"],
+                shift=config["shift"],
+                shape=(1, *tensors["in.noise"].shape),
+                conds=recorded_texts(tensors),
+                watch=seen,
+            )
         found[solver] = difference(normalised(out)[0], tensors[f"out.{recorded}.final"])
-        found[f"{solver} experts"] = [int(who == "high") for who in seen] == tensors[
-            f"out.{recorded}.expert_is_high"
-        ].tolist()
-    comfy.sample.prepare_noise = drawn
+        is_high = tensors[f"out.{recorded}.expert_is_high"].tolist()
+        found[f"{solver} experts"] = [int(expert == "high") for expert in seen] == is_high
     return found
+
+
+def equals_golden_first_frame(tmp):
+    """The recorded official TI2V-5B run, whose first frame is given by a noise mask and put back after every step."""
+    config, tensors, paths = recording("ti2v_e2e", tmp, dit="w.dit.")
+    model, host, space = part("nodes.host.model").load_expert(*paths), part("nodes.host.sampling"), Wan22()
+    samples, mask = torch.zeros_like(tensors["in.noise"])[None], torch.ones(1, 1, *tensors["in.noise"].shape[1:])
+    samples[:, :, :1], mask[:, :, :1] = tensors["out.cond_latent"], 0
+    guider = host.make_guider(model, None, *recorded_texts(tensors), config["guide_scale"], 1.0, 0.5)
+    sigmas = host.make_sigmas(model, config["steps"], config["shift"], "official unipc", "official", 1.0)
+    latent = {"samples": space.process_out(samples), "noise_mask": mask}
+    with drawn(tensors["in.noise"][None]):
+        out = host.sample(guider, host.make_sampler("official unipc"), sigmas, latent, 0)["samples"]
+    return difference(space.process_in(out)[0], tensors["out.latents"][-1])
 
 
 def same_model_twice():
