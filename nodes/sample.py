@@ -122,8 +122,9 @@ class Wan22MoEGuider(io.ComfyNode):
     def execute(cls, high_noise, positive, negative, cfg_high, cfg_low, boundary, low_noise=None) -> io.NodeOutput:
         from .host.sampling import make_guider
 
-        experts = (high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary)
-        return io.NodeOutput(make_guider(*experts, cls.hidden.unique_id))
+        node_id = cls.hidden.unique_id
+        guider = make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary, node_id)
+        return io.NodeOutput(guider)
 
 
 class Wan22FlowSchedule(io.ComfyNode):
@@ -243,8 +244,8 @@ class Wan22MoEKSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         from .host.sampling import make_guider, make_sampler, make_sigmas, sample
 
-        experts = (high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary)
-        guider = make_guider(*experts, cls.hidden.unique_id)
+        node_id = cls.hidden.unique_id
+        guider = make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary, node_id)
         sigmas = make_sigmas(high_noise, steps, shift, solver, schedule, denoise)
         sigmas = sigmas[start_at_step : max(start_at_step, end_at_step) + 1]
         return io.NodeOutput(sample(guider, make_sampler(solver), sigmas, latent_image, seed, add_noise))

@@ -50,19 +50,19 @@ def image_to_video(vae, width: int, height: int, length: int, start, end=None) -
         end = scaled(end[-length:, ..., :3], width, height)
         last = len(end)
         video[-last:] = end
-    mask = free_frames(length, len(start), last).repeat(1, 1, 1, *latent.shape[3:])
+    mask = 1 - frame_mask(length, len(start), last).repeat(1, 1, 1, *latent.shape[3:])  # ComfyUI's is 1 where free
     return {"concat_latent_image": vae.encode(video), "concat_mask": mask}, latent
 
 
-def free_frames(length: int, first: int, last: int) -> torch.Tensor:
-    """Mask (1, 4, T', 1, 1) of an I2V model: 0 where a frame is given (the first and the last ones), 1 elsewhere.
+def frame_mask(frames: int, first: int, last: int) -> torch.Tensor:
+    """The mask channels (1, 4, T', 1, 1) of an I2V model: 1 for the frames that are given, the first and last ones.
 
     A latent frame has a channel for each of its four video frames; the first one stands for four.
     """
-    free = torch.ones(length + 3)
-    free[: first + 3] = 0
-    free[length + 3 - last :] = 0
-    return free.view(1, -1, 4, 1, 1).transpose(1, 2)
+    given = torch.zeros(frames + 3)
+    given[: first + 3] = 1
+    given[frames + 3 - last :] = 1
+    return given.view(1, -1, 4, 1, 1).transpose(1, 2)
 
 
 def text_and_image_to_video(vae, width: int, height: int, length: int, start=None) -> dict:

@@ -76,31 +76,32 @@ def official_sigmas(steps: int, shift: float, solver: str, denoise: float = 1.0)
 
 
 def official_sampler(solver: str) -> comfy.samplers.KSAMPLER:
-    """A SAMPLER that takes the official step and tells the model whole timesteps, as the official code does."""
+    """A SAMPLER that takes the official step."""
+    return comfy.samplers.KSAMPLER(sample_official, extra_options={"solver": solver})
 
-    def run(model, x, sigmas, extra_args=None, callback=None, disable=None):
-        extra_args = extra_args or {}
-        timesteps = (sigmas[:-1].double().cpu() * TRAIN_TIMESTEPS + 1e-4).long()
 
-        def velocity(x, t):
-            sigma = (t.double() / TRAIN_TIMESTEPS).clamp(min=1e-6).to(x)
-            return (x - model(x, sigma, **extra_args)) / sigma.view(-1, *(1 for _ in x.shape[1:]))
+def sample_official(model, x, sigmas, extra_args=None, callback=None, disable=None, solver="unipc") -> torch.Tensor:
+    """A sampler function of ComfyUI that tells the model whole timesteps, as the official code does."""
+    extra_args = extra_args or {}
+    timesteps = (sigmas[:-1].double().cpu() * TRAIN_TIMESTEPS + 1e-4).long()
 
-        def on_step(i, t, x, x0):
-            if callback is not None:
-                callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": x0})
+    def velocity(x, t):
+        sigma = (t.double() / TRAIN_TIMESTEPS).clamp(min=1e-6).to(x)
+        return (x - model(x, sigma, **extra_args)) / sigma.view(-1, *(1 for _ in x.shape[1:]))
 
-        def put_back(x):
-            return x * mask + latent.to(x) * (1 - mask)
+    def on_step(i, t, x, x0):
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": x0})
 
-        mask, latent = extra_args.get("denoise_mask"), getattr(model, "latent_image", None)
-        if latent is None or not (latent if mask is None else latent * mask).any():
-            x = x / sigmas[0]  # nothing to start from but noise, which the official code does not scale
-        pin = None if mask is None or latent is None else put_back
-        schedule = FlowSchedule(sigmas.float().cpu(), timesteps)
-        return integrate(velocity, x if pin is None else pin(x), schedule, solver, on_step, pin=pin)
+    def put_back(x):
+        return x * mask + latent.to(x) * (1 - mask)
 
-    return comfy.samplers.KSAMPLER(run)
+    mask, latent = extra_args.get("denoise_mask"), getattr(model, "latent_image", None)
+    if latent is None or not (latent if mask is None else latent * mask).any():
+        x = x / sigmas[0]  # nothing to start from but noise, which the official code does not scale
+    pin = None if mask is None or latent is None else put_back
+    schedule = FlowSchedule(sigmas.float().cpu(), timesteps)
+    return integrate(velocity, x if pin is None else pin(x), schedule, solver, on_step, pin=pin)
 
 
 def sample(
