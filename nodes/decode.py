@@ -46,7 +46,9 @@ class Wan22VAEEncode(io.ComfyNode):
             inputs=[
                 io.Image.Input(
                     "pixels",
-                    tooltip="Frames; of more than a multiple of 4, plus 1, the first ones are used, and the node says so.",
+                    tooltip=(
+                        "Frames; of more than a multiple of 4, plus 1, the first ones are used, and the node says so."
+                    ),
                 ),
                 io.Vae.Input("vae", tooltip="The Wan VAE of the model."),
                 *tile_inputs(),
@@ -69,7 +71,8 @@ class Wan22VAEEncode(io.ComfyNode):
             frames, height, width = whole.shape[:3]
             send_status(
                 cls.hidden.unique_id,
-                f"Encoded the first {frames} of {len(pixels)} frames at {width}×{height}: 4n + 1 frames, whole patches.",
+                f"Encoded the first {frames} of {len(pixels)} frames at {width}×{height}: "
+                "4n + 1 frames, whole patches.",
             )
         return io.NodeOutput({"samples": encode(vae, whole, tile_size, overlap)})
 
@@ -109,7 +112,10 @@ class Wan22VAEDecodeToVideo(io.ComfyNode):
             node_id="Wan22VAEDecodeToVideo",
             display_name="Wan 2.2 Decode to Video File",
             category=CATEGORY,
-            description="Decodes a few frames at a time straight into an mp4: memory does not grow with the clip. One file for each clip of a batch.",
+            description=(
+                "Decodes a few frames at a time straight into an mp4: memory does not grow with the clip. "
+                "One file for each clip of a batch."
+            ),
             search_aliases=["save video", "video combine", "stream decode", "mp4"],
             inputs=[
                 io.Latent.Input("samples", tooltip="From the sampler."),
@@ -131,12 +137,12 @@ class Wan22VAEDecodeToVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, samples, vae, fps, filename_prefix, audio=None) -> io.NodeOutput:
-        from .host.video import save_streams
+        from .host.video import save_clips
 
-        hidden = cls.hidden
-        made = save_streams(vae, samples["samples"], fps, filename_prefix, hidden.prompt, hidden.extra_pnginfo, audio)
-        shown = [ui.SavedResult(path.name, subfolder, io.FolderType.output) for path, subfolder in made]
-        return io.NodeOutput(InputImpl.VideoFromFile(str(made[0][0])), ui=ui.PreviewVideo(shown))
+        graphs = cls.hidden.prompt, cls.hidden.extra_pnginfo
+        saved = save_clips(vae, samples["samples"], fps, filename_prefix, *graphs, audio)
+        shown = [ui.SavedResult(path.name, subfolder, io.FolderType.output) for path, subfolder in saved]
+        return io.NodeOutput(InputImpl.VideoFromFile(str(saved[0][0])), ui=ui.PreviewVideo(shown))
 
 
 NODES = [Wan22VAEEncode, Wan22VAEDecode, Wan22VAEDecodeToVideo]

@@ -29,8 +29,22 @@ def pair_inputs():
     ]
 
 
-def number_inputs():
+def prompt_inputs():
     return [
+        io.Conditioning.Input("positive", tooltip="What the clip shows."),
+        io.Conditioning.Input("negative", tooltip="What it should not show."),
+    ]
+
+
+def grid_input():
+    """The solver whose official grid is meant, for nodes that run nothing."""
+    return io.Combo.Input("solver", options=list(SOLVERS), tooltip="UniPC starts at 0.999, DPM++ at exactly 1.")
+
+
+def number_inputs(*names: str):
+    """The inputs of a run that have these names, or all of them."""
+    cfg = {"min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01}
+    inputs = [
         io.Int.Input(
             "steps",
             default=40,
@@ -39,22 +53,10 @@ def number_inputs():
             tooltip="Solver steps of the whole run, both experts together. Official: 40, 5B 50; 20 for a draft.",
         ),
         io.Float.Input(
-            "cfg_high",
-            default=4.0,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            round=0.01,
-            tooltip="Guidance of the high-noise expert; 1 skips the negative pass.",
+            "cfg_high", default=4.0, **cfg, tooltip="Guidance of the high-noise expert; 1 skips the negative pass."
         ),
         io.Float.Input(
-            "cfg_low",
-            default=3.0,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            round=0.01,
-            tooltip="Guidance of the low-noise expert; 1 skips the negative pass.",
+            "cfg_low", default=3.0, **cfg, tooltip="Guidance of the low-noise expert; 1 skips the negative pass."
         ),
         io.Float.Input(
             "boundary",
@@ -63,7 +65,10 @@ def number_inputs():
             max=1.0,
             step=0.001,
             round=0.0001,
-            tooltip="Where the low-noise expert takes over, as a share of the 1000 timesteps. Official: 0.875 text-to-video, 0.9 image-to-video.",
+            tooltip=(
+                "Where the low-noise expert takes over, as a share of the 1000 timesteps. "
+                "Official: 0.875 text-to-video, 0.9 image-to-video."
+            ),
         ),
         io.Float.Input(
             "shift",
@@ -95,61 +100,49 @@ def number_inputs():
             tooltip="Below 1: start from the given latent with that much noise.",
         ),
     ]
+    by_name = {entry.id: entry for entry in inputs}
+    return [by_name[name] for name in names or by_name]
 
 
 class Wan22MoEGuider(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        boundary = next(i for i in number_inputs() if i.id == "boundary")
-        cfgs = [i for i in number_inputs() if i.id.startswith("cfg")]
         return io.Schema(
             node_id="Wan22MoEGuider",
             display_name="Wan 2.2 MoE Guider",
             category=CATEGORY,
             description="Both experts behind one guider, for SamplerCustomAdvanced.",
             search_aliases=["dual model guider", "moe", "cfg guider"],
-            inputs=[
-                *pair_inputs(),
-                io.Conditioning.Input("positive", tooltip="What the clip shows."),
-                io.Conditioning.Input("negative", tooltip="What it should not show."),
-                *cfgs,
-                boundary,
-            ],
+            inputs=[*pair_inputs(), *prompt_inputs(), *number_inputs("cfg_high", "cfg_low", "boundary")],
             outputs=[io.Guider.Output()],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, high_noise, positive, negative, cfg_high, cfg_low, boundary, low_noise=None) -> io.NodeOutput:
-        from .host.preview import RunProgress
         from .host.sampling import make_guider
 
-        guider = make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary)
-        guider.watch = RunProgress(cls.hidden.unique_id)
+        node_id = cls.hidden.unique_id
+        guider = make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary, node_id)
         return io.NodeOutput(guider)
 
 
 class Wan22FlowSchedule(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        wanted = [i for i in number_inputs() if i.id in ("steps", "shift", "denoise")]
         return io.Schema(
             node_id="Wan22FlowSchedule",
             display_name="Wan 2.2 Flow Schedule",
             category=CATEGORY,
             description="The official noise levels.",
             search_aliases=["sigmas", "scheduler", "flow shift"],
-            inputs=[
-                *wanted[:2],
-                io.Combo.Input("solver", options=list(SOLVERS), tooltip="UniPC starts at 0.999, DPM++ at exactly 1."),
-                wanted[2],
-            ],
+            inputs=[*number_inputs("steps", "shift"), grid_input(), *number_inputs("denoise")],
             outputs=[io.Sigmas.Output()],
         )
 
     @classmethod
     def execute(cls, steps, shift, solver, denoise) -> io.NodeOutput:
-        from .host.solvers import official_sigmas
+        from .host.sampling import official_sigmas
 
         return io.NodeOutput(official_sigmas(steps, shift, solver, denoise))
 
@@ -169,7 +162,7 @@ class Wan22Solver(io.ComfyNode):
 
     @classmethod
     def execute(cls, solver) -> io.NodeOutput:
-        from .host.solvers import official_sampler
+        from .host.sampling import official_sampler
 
         return io.NodeOutput(official_sampler(solver))
 
@@ -177,17 +170,17 @@ class Wan22Solver(io.ComfyNode):
 class Wan22MoEKSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        numbers = number_inputs()
         return io.Schema(
             node_id="Wan22MoEKSampler",
             display_name="Wan 2.2 MoE KSampler",
             category=CATEGORY,
-            description="One sampling run across both experts: the latent is handed over at the boundary, the solver goes on.",
+            description=(
+                "One sampling run across both experts: the latent is handed over at the boundary, the solver goes on."
+            ),
             search_aliases=["ksampler", "moe sampler", "two stage sampler", "high noise low noise"],
             inputs=[
                 *pair_inputs(),
-                io.Conditioning.Input("positive", tooltip="What the clip shows."),
-                io.Conditioning.Input("negative", tooltip="What it should not show."),
+                *prompt_inputs(),
                 io.Latent.Input("latent_image", tooltip="An empty latent, or one to start from."),
                 io.Int.Input(
                     "seed",
@@ -197,7 +190,7 @@ class Wan22MoEKSampler(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="The same noise as the native samplers draw for this seed.",
                 ),
-                *numbers,
+                *number_inputs(),
                 io.Int.Input(
                     "start_at_step",
                     default=0,
@@ -249,19 +242,18 @@ class Wan22MoEKSampler(io.ComfyNode):
         add_noise=True,
         low_noise=None,
     ) -> io.NodeOutput:
-        from .host import sampling as run
+        from .host.sampling import make_guider, make_sampler, make_sigmas, sample
 
-        guider = run.make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary)
-        sampler = run.make_sampler(solver)
-        sigmas = run.make_sigmas(high_noise, steps, shift, solver, schedule, denoise)
+        node_id = cls.hidden.unique_id
+        guider = make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary, node_id)
+        sigmas = make_sigmas(high_noise, steps, shift, solver, schedule, denoise)
         sigmas = sigmas[start_at_step : max(start_at_step, end_at_step) + 1]
-        return io.NodeOutput(run.sample(guider, sampler, sigmas, latent_image, seed, cls.hidden.unique_id, add_noise))
+        return io.NodeOutput(sample(guider, make_sampler(solver), sigmas, latent_image, seed, add_noise))
 
 
 class Wan22Plan(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        wanted = [i for i in number_inputs() if i.id in ("steps", "boundary", "shift")]
         return io.Schema(
             node_id="Wan22Plan",
             display_name="Wan 2.2 Plan",
@@ -270,8 +262,8 @@ class Wan22Plan(io.ComfyNode):
             search_aliases=["steps per expert", "memory estimate", "schedule table"],
             inputs=[
                 io.Combo.Input("model", options=list(PRESETS), tooltip="A model of the family."),
-                *wanted,
-                io.Combo.Input("solver", options=list(SOLVERS), tooltip="UniPC starts at 0.999, DPM++ at exactly 1."),
+                *number_inputs("steps", "boundary", "shift"),
+                grid_input(),
                 *size_inputs(),
             ],
             outputs=[io.String.Output("text", display_name="text")],
@@ -294,7 +286,7 @@ class Wan22Plan(io.ComfyNode):
             num_frames=length,
             boundary_ratio=boundary if preset.two_experts else None,
         )
-        warnings = [f"Warning: the {who}-noise expert gets no step." for who in idle_experts(request)]
+        warnings = [f"Warning: the {expert}-noise expert gets no step." for expert in idle_experts(request)]
         text = "\n".join([*warnings, plan_text(preset, request)])
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 

@@ -3,7 +3,7 @@
 import functools
 from contextvars import ContextVar
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import comfy.conds
 import comfy.latent_formats
@@ -30,23 +30,30 @@ from . import modulation
 from .files import load_file
 from .gguf import GGUFModelPatcher, GGUFOps, quantized_state
 
+# ComfyUI estimates the memory of a forward pass as latent positions · factor; Wan's factor is its width over this.
+# Source: comfy/supported_models.py WAN21_T2V.
+WIDTH_OF_MEMORY_FACTOR_1 = 2222
 
-class Call(NamedTuple):
-    """What the host says for one forward pass."""
 
-    options: dict  # ComfyUI's transformer_options
+class ForwardOptions(NamedTuple):
+    """What ComfyUI says for one forward pass."""
+
+    options: dict  # its transformer_options
     dtype: torch.dtype
 
 
-_forward_options: ContextVar[Call] = ContextVar("wan22_call")
+_forward_options: ContextVar[ForwardOptions] = ContextVar("wan22_forward_options")
 
 
 class HostDiTOps:
     """ComfyUI's layer factories, constructed on its device and in its dtype."""
 
     def __init__(self, operations, **where):
-        for name in ("Linear", "Conv3d", "LayerNorm", "RMSNorm", "Embedding"):
-            setattr(self, name, functools.partial(getattr(operations, name), **where))
+        self.Linear = functools.partial(operations.Linear, **where)
+        self.Conv3d = functools.partial(operations.Conv3d, **where)
+        self.LayerNorm = functools.partial(operations.LayerNorm, **where)
+        self.RMSNorm = functools.partial(operations.RMSNorm, **where)
+        self.Embedding = functools.partial(operations.Embedding, **where)
 
 
 class HostDiT(WanDiT):
@@ -67,8 +74,9 @@ class HostDiT(WanDiT):
             if "modulation" in module._parameters:
                 module.modulation = nn.Parameter(module.modulation.to(device, dtype), requires_grad=False)
 
-    def forward(self, x, timestep, context, clip_fea=None, time_dim_concat=None, transformer_options={}, **kwargs):
+    def forward(self, x, timestep, context, clip_fea=None, time_dim_concat=None, transformer_options=None, **kwargs):
         """The native model's signature; caching nodes rely on the order of the arguments."""
+        transformer_options = {} if transformer_options is None else transformer_options
         kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
         wrappers = comfy.patcher_extension.get_all_wrappers(kind, transformer_options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
@@ -81,11 +89,13 @@ class HostDiT(WanDiT):
         context,
         clip_fea=None,
         time_dim_concat=None,
-        transformer_options={},
+        transformer_options=None,
         vace_context=None,
         vace_strength=1.0,
         **kwargs,
     ):
+        """`WanDiT.forward` between ComfyUI's conventions; inputs of models that ours is not are ignored."""
+        transformer_options = {} if transformer_options is None else transformer_options
         frames, height, width = x.shape[2:]
         x = comfy.ldm.common_dit.pad_to_patch_size(x, self.config.patch)
         if time_dim_concat is not None:
@@ -97,21 +107,20 @@ class HostDiT(WanDiT):
             per_frame = x.shape[3] // self.config.patch[1] * (x.shape[4] // self.config.patch[2])
             timestep = timestep.repeat_interleave(per_frame, dim=1)
         vace = None if vace_context is None else list(vace_context.unbind(1))
-        call = _forward_options.set(Call(transformer_options, x.dtype))
+        token = _forward_options.set(ForwardOptions(transformer_options, x.dtype))
         try:
             out = super().forward(x, timestep, context, vace=vace, vace_scale=vace_strength)
         finally:
-            _forward_options.reset(call)
+            _forward_options.reset(token)
         return out[:, :, :frames, :height, :width]
 
     def rope(self, grid, device):
         options = _forward_options.get().options
         options["grid_sizes"] = grid
-        changed = options.get("rope_options") or {}
+        rope = options.get("rope_options") or {}
         positions = [
-            torch.arange(size, dtype=torch.float64) * changed.get(f"scale_{axis}", 1.0)
-            + changed.get(f"shift_{axis}", 0.0)
-            for size, axis in zip(grid, "tyx")
+            torch.arange(size, dtype=torch.float64) * rope.get(f"scale_{axis}", 1.0) + rope.get(f"shift_{axis}", 0.0)
+            for size, axis in zip(grid, "tyx", strict=True)
         ]
         return rope_table(positions, self.config.head_dim, device)
 
@@ -145,7 +154,7 @@ class HostDiT(WanDiT):
         return block.feed_forward(x.clone(), mod, keys.k.dtype)  # which writes over it
 
     def _check(self, x, t, text, y, vace):
-        """ComfyUI has checked already, and allows texts beyond 512 tokens."""
+        """ComfyUI checks its inputs itself, and allows texts beyond 512 tokens."""
 
 
 def attention(q, k, v, bias=None):
@@ -174,14 +183,14 @@ def self_attention(q, k, v, bias=None):
 class ExpertConfig(comfy.supported_models_base.BASE):
     """What ComfyUI wants to know about a Wan transformer."""
 
-    unet_extra_config = {}
-    sampling_settings = {"shift": 8.0}  # the native default, so that native samplers behave alike
-    supported_inference_dtypes = [torch.float16, torch.bfloat16, torch.float32]
+    unet_extra_config: ClassVar = {}
+    sampling_settings: ClassVar = {"shift": 8.0}  # the native default, so that native samplers behave alike
+    supported_inference_dtypes: ClassVar = [torch.float16, torch.bfloat16, torch.float32]
 
     def __init__(self, config: DiTConfig):
         self.latent_format = comfy.latent_formats.Wan22 if config.out_channels == 48 else comfy.latent_formats.Wan21
         super().__init__({"config": config})
-        self.memory_usage_factor = config.dim / 2222
+        self.memory_usage_factor = config.dim / WIDTH_OF_MEMORY_FACTOR_1
 
     def get_model(self, state_dict, prefix="", device=None):
         config = self.unet_config["config"]
@@ -213,7 +222,7 @@ class HostModelMixin:
             modulation.put_in(self, patcher.patches)
 
     def extra_conds(self, **kwargs):
-        """Zero rows at the end of the text are what the model pads with, so they are left to it."""
+        """Without the zero rows at the end of a text: the model pads with the same."""
         conds = super().extra_conds(**kwargs)
         if "c_crossattn" in conds:
             text = conds["c_crossattn"].cond

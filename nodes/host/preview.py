@@ -1,52 +1,66 @@
-"""What the browser is told while a run is under way."""
+"""What the browser is told during a run."""
 
 import base64
 import io
 import logging
 import time
+from dataclasses import dataclass, field
 
+import comfy.latent_formats
 import torch
 from PIL import Image
 
+from .guider import Progress
+
 EVENT = "wan22.sampling"
-AT_WORK = {"high": "high-noise expert: layout and motion", "low": "low-noise expert: texture and detail"}
+STATUS = {"high": "high-noise expert: layout and motion", "low": "low-noise expert: texture and detail"}
 FRAMES, HEIGHT = 16, 64  # of the clip preview: at most so many frames, so many pixels high
 PAUSE = 0.5  # seconds between clip previews
 
 
-class RunProgress:
-    """Follows one run for the node that started it: steps, expert at work, seconds per expert, and the clip so far.
+@dataclass
+class Timing:
+    """State of the run that is shown; times as of `time.monotonic`."""
+
+    two_experts: bool = False
+    latent_format: comfy.latent_formats.LatentFormat | None = None
+    step_began: float = 0.0
+    clip_shown: float = 0.0
+    expert: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)  # spent by each expert
+
+
+class RunProgress(Progress):
+    """Shows a run in the node that started it: steps, expert at work, seconds per expert, and the clip so far.
 
     Without a browser that asked for the run, nothing is sent.
     """
 
     def __init__(self, node_id: str):
         self.node_id = node_id
+        self._run = Timing()
 
     def on_start(self, sigmas: list[float], plan: list[str], latent_format) -> None:
-        """A run over `sigmas` (N + 1), with the expert of each of its N steps."""
-        self.who, self.pair, self.latent_format = None, len(set(plan)) > 1, latent_format
-        self.seconds, self.since, self.shown = {}, time.monotonic(), 0.0
+        self._run = Timing(len(set(plan)) > 1, latent_format, step_began=time.monotonic())
         self._send(sigmas=sigmas, plan=plan)
 
-    def on_expert(self, who: str) -> None:
-        """An expert is about to be evaluated."""
-        if who != self.who:
-            self.who = who
-            if self.pair:
-                send_status(self.node_id, AT_WORK[who])
+    def on_expert(self, expert: str) -> None:
+        run = self._run
+        if expert != run.expert:
+            run.expert = expert
+            if run.two_experts:
+                send_status(self.node_id, STATUS[expert])
 
     def on_step(self, step: int, x0: torch.Tensor) -> None:
-        """Step `step` (from 0) has ended with the estimate `x0`, latents as the model sees them."""
-        now = time.monotonic()
-        self.seconds[self.who] = self.seconds.get(self.who, 0.0) + now - self.since
-        self.since, clip = now, None
-        if now - self.shown > PAUSE and client() is not None:
-            self.shown, clip = now, clip_strip(self.latent_format, x0)
-        self._send(step=step + 1, expert=self.who, clip=clip)
+        run, now, clip = self._run, time.monotonic(), None
+        run.seconds[run.expert] = run.seconds.get(run.expert, 0.0) + now - run.step_began
+        run.step_began = now
+        if now - run.clip_shown > PAUSE and client() is not None:
+            run.clip_shown, clip = now, clip_strip(run.latent_format, x0)
+        self._send(step=step + 1, expert=run.expert, clip=clip)
 
     def on_end(self) -> None:
-        self._send(seconds={who: round(seconds, 2) for who, seconds in self.seconds.items()})
+        self._send(seconds={expert: round(seconds, 2) for expert, seconds in self._run.seconds.items()})
 
     def _send(self, **event) -> None:
         if client() is not None:
@@ -85,9 +99,7 @@ def clip_strip(latent_format, x0: torch.Tensor) -> str | None:
         colours = colours + torch.tensor(latent_format.latent_rgb_factors_bias)
     height, frames, width = colours.shape[:3]
     pixels = ((colours.flatten(1, 2) + 1) * 127.5).nan_to_num().clamp(0, 255).byte().numpy()
-    strip = Image.fromarray(pixels).resize(
-        (max(1, round(frames * width * HEIGHT / height)), HEIGHT), Image.Resampling.BILINEAR
-    )
+    size = (max(1, round(frames * width * HEIGHT / height)), HEIGHT)
     file = io.BytesIO()
-    strip.save(file, "JPEG", quality=75)
+    Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR).save(file, "JPEG", quality=75)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,5 +1,7 @@
 """Our VAE as a real ComfyUI VAE."""
 
+from collections.abc import Iterator
+
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
@@ -16,7 +18,10 @@ from ...wan_core.memory.estimate import decoding_bytes
 from ...wan_core.vae import WanVAE
 from ...wan_core.vae.convolution import Direct
 from ...wan_core.vae.tiling import decode_tiled, encode_tiled
+from .checks import check_vae_latents
 from .files import load_file
+
+UNTILED = 9999  # tile_t of the native tiled nodes: the whole clip at a time
 
 
 class _Direct(Direct):
@@ -53,32 +58,34 @@ class HostVAE(WanVAE):
 
 
 class ComfyVAE(comfy.sd.VAE):
-    """What the native VAE nodes expect, around HostVAE."""
+    """What the native VAE nodes expect, around HostVAE.
+
+    The base class finds its architecture by the keys of a state dict and knows none of ours, so its constructor is not
+    called, and every attribute that it sets is set here.
+    """
 
     def __init__(self, state: dict[str, torch.Tensor], config: VAEConfig):
         mm, stride = comfy.model_management, config.space_stride
         self.config = config
         self.first_stage_model = HostVAE(config).eval().requires_grad_(False)
         self.latent_channels, self.latent_dim, self.output_channels = config.z_channels, 3, 3
-        self.upscale_ratio = (lambda n: max(0, 4 * n - 3), stride, stride)
-        self.upscale_index_formula = (4, stride, stride)
-        self.downscale_ratio = (lambda n: max(0, (n + 3) // 4), stride, stride)
-        self.downscale_index_formula = (4, stride, stride)
+        self.upscale_ratio = (lambda latents: max(0, 4 * latents - 3), stride, stride)
+        self.downscale_ratio = (lambda frames: max(0, (frames + 3) // 4), stride, stride)
+        self.upscale_index_formula = self.downscale_index_formula = (4, stride, stride)
         self.process_input = lambda image: image * 2 - 1
-        self.process_output = lambda image: image.add_(1).div_(2).clamp_(0, 1)
+        self.process_output = lambda image: image.add_(1).div_(2).clamp_(0, 1)  # has just been decoded, is nobody's
         self.memory_used_decode = lambda shape, dtype: decoding_bytes(
             config, shape[-2] * stride, shape[-1] * stride, mm.dtype_size(dtype)
         )
         self.memory_used_encode = lambda shape, dtype: decoding_bytes(
             config, shape[-2], shape[-1], mm.dtype_size(dtype)
         )
-        self.working_dtypes = [torch.bfloat16, torch.float16, torch.float32]
         self.disable_offload = self.not_video = self.handles_tiling = False
         self.size = self.pad_channel_value = self.extra_1d_channel = self.format_encoded = None
         self.crop_input = True
         self.audio_sample_rate = 44100
-        self.device = mm.vae_device()
-        self.output_device = mm.intermediate_device()
+        self.working_dtypes = [torch.bfloat16, torch.float16, torch.float32]
+        self.device, self.output_device = mm.vae_device(), mm.intermediate_device()
         self.vae_dtype = mm.vae_dtype(self.device, self.working_dtypes)
         self.first_stage_model.to(self.vae_dtype)
         self.first_stage_model.device, self.first_stage_model.dtype = self.device, self.vae_dtype
@@ -89,48 +96,10 @@ class ComfyVAE(comfy.sd.VAE):
         self.first_stage_model.load_state_dict(state, assign=self.patcher.is_dynamic())
         self.model_size()
 
-
-def load_vae(path: str) -> ComfyVAE:
-    """A VAE from a file of any naming; CheckpointError where it is no Wan VAE."""
-    state, _ = load_file(path)
-    names = to_official("vae", state, path)
-    state = {ours: state[theirs] for ours, theirs in names.items()}
-    return ComfyVAE(state, infer_vae(from_state_dict(state, path)))
-
-
-def stream_decode(vae, latents: torch.Tensor):
-    """Frames (t, H, W, 3) in [0, 1] of the clip `latents` (1, C, T, h, w), a few at a time; any Wan VAE, ours streams."""
-    model = vae.first_stage_model
-    if not isinstance(model, HostVAE):
-        yield vae.decode(latents)[0]
-        return
-    memory = vae.memory_used_decode(latents.shape, vae.vae_dtype)
-    comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory)
-    for frames in model.decode_chunks(latents):
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        yield ((frames[0] + 1) / 2).permute(1, 2, 3, 0)
-
-
-def check_latents(vae, latents: torch.Tensor) -> None:
-    """Raises InputError where the latents are of another VAE, or of images."""
-    if latents.ndim != 5 or latents.shape[1] != vae.latent_channels:
-        raise InputError(
-            f"latents of shape {tuple(latents.shape)}",
-            f"video latents with the VAE's {vae.latent_channels} channels",
-            "The Wan 2.1 VAE goes with the 14B models, the Wan 2.2 VAE with the 5B",
-        )
-
-
-def require(vae, channels: int, what: str) -> None:
-    """Refuse a VAE that does not go with the model.
-
-    Raises:
-        InputError: naming both.
-    """
-    found = getattr(vae, "latent_channels", None)
-    if found != channels:
-        right = "the Wan 2.1 VAE (16 channels)" if channels == 16 else "the Wan 2.2 VAE (48 channels)"
-        raise InputError(f"a VAE with {found} latent channels for {what}", right, "Load that VAE instead")
+    def load(self, memory: int) -> HostVAE:
+        """The model on its device, with `memory` bytes free for the work."""
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=memory)
+        return self.first_stage_model
 
 
 class RawVAE:
@@ -144,8 +113,27 @@ class RawVAE:
     def encode(self, video: torch.Tensor) -> torch.Tensor:
         return self.vae.encode((video[0].movedim(0, -1) + 1) / 2)
 
-    def encode_chunks(self, chunks):
+    def encode_chunks(self, chunks) -> Iterator[torch.Tensor]:
         yield self.encode(torch.cat(list(chunks), dim=2))
+
+
+def load_vae(path: str) -> ComfyVAE:
+    """A VAE from a file of any naming; CheckpointError where it is no Wan VAE."""
+    state, _ = load_file(path)
+    names = to_official("vae", state, path)
+    state = {ours: state[theirs] for ours, theirs in names.items()}
+    return ComfyVAE(state, infer_vae(from_state_dict(state, path)))
+
+
+def stream_decode(vae, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Frames (t, H, W, 3) in [0, 1] of the clip `latents` (1, C, T, h, w): a few at a time by ours, all by others."""
+    if not isinstance(vae, ComfyVAE):
+        yield vae.decode(latents)[0]
+        return
+    model = vae.load(vae.memory_used_decode(latents.shape, vae.vae_dtype))
+    for frames in model.decode_chunks(latents):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        yield ((frames[0] + 1) / 2).permute(1, 2, 3, 0)
 
 
 def decode(vae, latents: torch.Tensor, tile: int = 0, overlap: int = 64) -> torch.Tensor:
@@ -153,35 +141,29 @@ def decode(vae, latents: torch.Tensor, tile: int = 0, overlap: int = 64) -> torc
 
     Neighbouring tiles share at most half of a tile.
     """
-    check_latents(vae, latents)
+    check_vae_latents(vae, latents)
     overlap = min(overlap, tile // 2)
-    model = vae.first_stage_model
+    stride = vae.spacial_compression_decode()
+    side = tile // stride
     if not tile:
         frames = vae.decode(latents)
-    elif not isinstance(model, HostVAE):
-        stride = vae.spacial_compression_decode()
-        frames = vae.decode_tiled(
-            latents, tile_x=tile // stride, tile_y=tile // stride, overlap=overlap // stride, tile_t=9999
-        )
-    else:
-        stride = vae.config.space_stride
-        memory = vae.memory_used_decode((1, 1, 1, tile // stride, tile // stride), vae.vae_dtype)
-        comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory)
+    elif isinstance(vae, ComfyVAE):
+        model = vae.load(vae.memory_used_decode((1, 1, 1, side, side), vae.vae_dtype))
         frames = (decode_tiled(model, latents.to(vae.device), tile, overlap).movedim(1, -1) + 1) / 2
+    else:
+        frames = vae.decode_tiled(latents, tile_x=side, tile_y=side, overlap=overlap // stride, tile_t=UNTILED)
     return frames.reshape(-1, *frames.shape[-3:]).to(vae.output_device)
 
 
 def encode(vae, pixels: torch.Tensor, tile: int = 0, overlap: int = 64) -> torch.Tensor:
     """Raw latents (1, z, T', h, w) of frames (T, H, W, 3), by any Wan VAE; ours tiles in space alone."""
-    overlap, model = min(overlap, tile // 2), vae.first_stage_model
+    pixels, overlap = pixels[..., :3], min(overlap, tile // 2)
     if not tile:
-        return vae.encode(pixels[..., :3])
-    if not isinstance(model, HostVAE):
-        return vae.encode_tiled(pixels[..., :3], tile_x=tile, tile_y=tile, overlap=overlap, tile_t=9999)
-    pixels = vae.vae_encode_crop_pixels(pixels[..., :3])
-    memory = vae.memory_used_encode((1, 3, 4, tile, tile), vae.vae_dtype)
-    comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory)
-    video = (pixels.movedim(-1, 0)[None] * 2 - 1).to(vae.device)
+        return vae.encode(pixels)
+    if not isinstance(vae, ComfyVAE):
+        return vae.encode_tiled(pixels, tile_x=tile, tile_y=tile, overlap=overlap, tile_t=UNTILED)
+    model = vae.load(vae.memory_used_encode((1, 3, 4, tile, tile), vae.vae_dtype))
+    video = (vae.vae_encode_crop_pixels(pixels).movedim(-1, 0)[None] * 2 - 1).to(vae.device)
     return encode_tiled(model, video, tile, overlap).to(vae.output_device)
 
 

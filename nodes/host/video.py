@@ -12,44 +12,47 @@ from comfy.cli_args import args
 from ...wan_core.errors import InputError
 from ...wan_core.shapes import video_frames
 from ...wan_core.video import check_output, unit_to_uint8, write_mp4
-from .vae import check_latents, stream_decode
+from .checks import check_vae_latents
+from .vae import stream_decode
 
 
-def save_streams(
-    vae, latents: torch.Tensor, fps: float, prefix: str, prompt, extra, audio=None
+def save_clips(
+    vae, latents: torch.Tensor, fps: float, prefix: str, prompt: dict | None, extra: dict | None, audio=None
 ) -> list[tuple[Path, str]]:
     """Write each clip of `latents` (B, C, T, h, w) into the output folder; (path, subfolder) of each.
 
+    Args:
+        prompt, extra: the graph and the canvas file, kept as metadata in every clip.
+        audio: ComfyUI's AUDIO; its first clip is used.
     Raises:
         InputError: a prefix that leaves the output folder, latents of another VAE.
         VideoError: a file cannot be written.
     """
-    check_latents(vae, latents)
+    check_vae_latents(vae, latents)
     stride = vae.spacial_compression_decode()
     height, width = (size * stride for size in latents.shape[3:])
     raw_bytes = 3 * video_frames(latents.shape[2]) * height * width
-    metadata = {}
-    if not args.disable_metadata:
-        metadata = {key: json.dumps(value) for key, value in ({"prompt": prompt} | (extra or {})).items() if value}
+    graphs = {} if args.disable_metadata else {"prompt": prompt} | (extra or {})
+    metadata = {key: json.dumps(graph) for key, graph in graphs.items() if graph}
+    sound = None if audio is None else (audio["waveform"][0], audio["sample_rate"])
     progress = comfy.utils.ProgressBar(latents.shape[0] * latents.shape[2])
 
-    def chunks(clip):
+    def chunks(clip: torch.Tensor):
         for frames in stream_decode(vae, clip):
             yield unit_to_uint8(frames.float().cpu().numpy())
             progress.update(1)
 
-    made = []
+    saved = []
     for clip in latents.split(1):
         path, subfolder = reserve(prefix, width, height)
         try:
             check_output(path, raw_bytes)
-            sound = None if audio is None else (audio["waveform"][0], audio["sample_rate"])
             write_mp4(chunks(clip), path, fps, metadata, audio=sound)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        made.append((path, subfolder))
-    return made
+        saved.append((path, subfolder))
+    return saved
 
 
 def reserve(prefix: str, width: int, height: int) -> tuple[Path, str]:

@@ -20,7 +20,7 @@ def comfyui():
     found = find_comfyui()
     if found is None:
         message = "NO COMFYUI FOUND: the nodes are not tested. Set COMFYUI_PATH to a ComfyUI folder with its .venv."
-        warnings.warn(message)
+        warnings.warn(message, stacklevel=1)
         pytest.skip(message)
     install_requirements(found)
     return found
@@ -46,7 +46,7 @@ def canvas(server):
     """A browser on the server."""
     if find_chromium() is None:
         message = "NO CHROMIUM FOUND: nothing is opened on a canvas. Install the package chromium."
-        warnings.warn(message)
+        warnings.warn(message, stacklevel=1)
         pytest.skip(message)
     with open_canvas(server.url) as canvas:
         yield canvas
@@ -60,7 +60,7 @@ def server(comfyui, base):
 
 @pytest.fixture(scope="session")
 def stored(tmp_path_factory, official_folder):
-    """An expert and a text encoder in GGUF, and the same weights unpacked: the gguf package is not in ComfyUI's python."""
+    """An expert and a text encoder in GGUF, and the same weights dequantized, as ComfyUI has no gguf package."""
     return write_stored(tmp_path_factory.mktemp("stored"), official_folder("t2v-a14b"))
 
 
@@ -76,13 +76,9 @@ def measured(comfyui, base, stored):
 
 def write_stored(folder: Path, official: Path) -> Path:
     def kind_of(name, tensor):
-        return (
-            "Q4_0"
-            if tensor.ndim == 2 and "blocks." in name
-            else "Q8_0"
-            if "blk." in name and tensor.ndim == 2 and "rel_b" not in name
-            else "F32"
-        )
+        if tensor.ndim == 2 and "blocks." in name:
+            return "Q4_0"
+        return "Q8_0" if tensor.ndim == 2 and "blk." in name and "rel_b" not in name else "F32"
 
     unpacked = write_gguf(folder / "high.gguf", state_of(official / "high_noise_model", "dit"), kind_of)
     save_file(unpacked, folder / "high.safetensors")

@@ -20,6 +20,10 @@ def test_the_sampler_equals_the_official_recording(measured):
     assert golden["unipc experts"] and golden["dpmpp_2m experts"]
 
 
+def test_a_given_first_frame_acts_as_in_the_official_recording(measured):
+    assert measured["equals_golden_first_frame"] < 3e-4
+
+
 def test_the_same_model_in_both_slots_is_the_model_alone(measured):
     """Every sampler that ComfyUI has, multistep, two-stage and with added noise alike."""
     assert measured["same_model_twice"]["wrong"] == []
@@ -31,6 +35,12 @@ def test_steps_per_expert(measured):
     assert found["40 12 0.875"] == [26, 14] and found["40 5 0.9"] == [15, 25] and found["20 8 0.875"] == [11, 9]
     assert found["4 5 0.9"] == [2, 2] and found["2 5 0.9"] == [1, 1]
     assert all(ours == official for key, (ours, official) in found.items() if key.startswith("edge"))
+
+
+def test_a_step_belongs_to_the_expert_it_starts_in_where_a_sampler_raises_sigma(measured):
+    found = measured["churn"]
+    assert found["experts"] == found["plan"] != found["by raised sigma"]
+    assert set(found["plan"]) == {"high", "low"} and found["run dropped"]
 
 
 def test_native_models_and_ours_are_interchangeable(measured):
@@ -91,7 +101,7 @@ def test_the_plot_draws_what_the_sampler_runs(measured, tmp_path):
             assert ours is None, inputs
             continue
         assert ours is not None and len(ours) == len(sigmas), inputs
-        assert max(abs(a - b) for a, b in zip(ours, sigmas)) < 2e-6, inputs
+        assert max(abs(a - b) for a, b in zip(ours, sigmas, strict=True)) < 2e-6, inputs
 
 
 def test_a_run_can_be_cut_in_two_anywhere(measured):

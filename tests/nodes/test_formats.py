@@ -1,4 +1,4 @@
-"""Quantised files in ComfyUI: our loaders beside the same weights unpacked, and beside the native loader on the same file."""
+"""Quantized files in ComfyUI: our loaders beside the same weights dequantized, and beside the native loader."""
 
 import pytest
 

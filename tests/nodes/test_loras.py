@@ -126,7 +126,8 @@ def test_what_is_for_another_base_is_counted_and_doubted(server, loras):
     lines = said(server, lora_1="wan21_i2v.safetensors", strength_low_1=0.0)
     assert re.fullmatch(
         r"wan21_i2v.safetensors: 12 of 17 tensors applied to the high-noise expert, 2 unknown: \S+, \S+, "
-        r"1 for other input channels skipped: diffusion_model.patch_embedding.diff, 2 of the Wan2.1 image branch skipped",
+        r"1 for other input channels skipped: diffusion_model.patch_embedding.diff, "
+        r"2 of the Wan2.1 image branch skipped",
         lines[0],
     ), lines
     assert (
@@ -142,7 +143,8 @@ def test_what_is_for_another_base_is_counted_and_doubted(server, loras):
     [
         (
             "of_the_5b",
-            r"of_the_5b.safetensors changes blocks\S+ as one of size \(\d+, 3072\) \(the 5B\).*this model.*use the one for this model",
+            r"of_the_5b.safetensors changes blocks\S+ as one of size \(\d+, 3072\) \(the 5B\)"
+            r".*this model.*use the one for this model",
         ),
         ("of_sdxl", "none of the 12 tensors of of_sdxl.safetensors applies, such as lora_te1_"),
         ("lokr", "lokr.safetensors is a LoKr.*own LoRA loader"),

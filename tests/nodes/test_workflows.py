@@ -1,4 +1,4 @@
-"""The shipped workflows: they run as they are but for their size and steps, and the canvas and the API files are the same graphs."""
+"""The shipped workflows: they run, at a small size and with few steps, and canvas and API files are the same graphs."""
 
 import json
 import urllib.request

@@ -6,6 +6,7 @@ python tests/nodes/inside COMFYUI PACK MODELS GOLDEN STORED
 import json
 import os
 import sys
+from pathlib import Path
 
 from places import COMFYUI, PACK
 
@@ -14,14 +15,14 @@ def main():
     """ComfyUI reads its command line and its folder while it is imported, so both come first."""
     sys.argv = ["main", "--cpu"]
     sys.path.insert(0, COMFYUI)
-    sys.path.append(os.path.join(PACK, "tests", "support"))
+    sys.path.append(str(Path(PACK, "tests", "support")))
     os.chdir(COMFYUI)
     from comfy.options import enable_args_parsing
 
     enable_args_parsing()
     from checks import measure
 
-    print("RESULT " + json.dumps(measure()))
+    sys.stdout.write("RESULT " + json.dumps(measure()) + "\n")
 
 
 main()

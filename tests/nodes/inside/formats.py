@@ -1,4 +1,4 @@
-"""Every way in which a transformer or a text encoder can be stored: ours beside the same weights unpacked, and beside native."""
+"""Every storage of a transformer or a text encoder: ours beside the same weights dequantized, and beside native."""
 
 import json
 from pathlib import Path
@@ -97,7 +97,7 @@ def stored_text_encoders(tmp):
             {names[name]: t for name, t in state.items() if name != "spiece_model"}, layout
         )
         files = [f"{tmp}/{layout} text {which}.safetensors" for which in ("held", "unpacked")]
-        for content, file in zip((held, unpacked), files):
+        for content, file in zip((held, unpacked), files, strict=True):
             content = {name.replace("encoder.blocks.", "encoder.block."): t.contiguous() for name, t in content.items()}
             content = {
                 name: t.to(torch.bfloat16) if t.dtype == torch.float32 and "scale" not in name else t

@@ -8,10 +8,10 @@ import comfy.latent_formats
 import torch
 from places import MODELS, PACK
 
-import nodes as COMFY_NODES
+import nodes as comfy_nodes
 
 torch.set_num_threads(1)  # enough for tiny models, and steadier beside other work
-asyncio.run(COMFY_NODES.load_custom_node(PACK))
+asyncio.run(comfy_nodes.load_custom_node(PACK))
 pack = PACK.replace(".", "_x_")  # the name that ComfyUI gives a pack
 
 
@@ -54,19 +54,15 @@ def run(
     guider = host.make_guider(high, low, *(conds or texts()), *cfg, boundary)
     sigmas = host.make_sigmas(high, steps, shift, solver, schedule, 1.0)
     if watch is not None:
-        guider.watch = Asked(watch)
+        guider.progress = written_down(watch)
     return host.sample(guider, host.make_sampler(solver), sigmas, {"samples": torch.zeros(shape)}, seed)["samples"]
 
 
-class Asked:
-    """Stands where the browser's watch stands, and writes down who is asked."""
-
-    def __init__(self, seen: list):
-        self.on_expert = seen.append
-
-    def on_start(self, sigmas, plan, latent_format): ...
-    def on_step(self, step, x0): ...
-    def on_end(self): ...
+def written_down(experts: list):
+    """A guider's progress that appends every expert that is evaluated to the list."""
+    progress = part("nodes.host.guider").Progress()
+    progress.on_expert = experts.append
+    return progress
 
 
 def normalised(samples):

@@ -19,7 +19,7 @@ class Bench:
 
     def __init__(self, tmp):
         self.tmp, self.files = Path(tmp), wide_pair("t2v-a14b", tmp)
-        self.states = dict(zip(EXPERTS, map(load_file, self.files)))
+        self.states = dict(zip(EXPERTS, map(load_file, self.files), strict=True))
         self.pairs = {
             "ours": part("nodes.host.pair").load_pair(*self.files),
             "native": tuple(map(comfy.sd.load_diffusion_model, self.files)),
@@ -119,7 +119,7 @@ def from_the_trainer(bench):
 def what_the_node_leaves_alone(tmp):
     """MODELs that no row is for; a single model; and the patches beside those of ComfyUI's own loader."""
     bench, host = Bench(tmp), part("nodes.host.lora")
-    state, scale = lora_files.written("lightx2v", lora_files.halves(bench.states["high"]))
+    state, _ = lora_files.written("lightx2v", lora_files.halves(bench.states["high"]))
     file, found = bench.file(state, "x_high"), {}
     for kind, (high, low) in bench.pairs.items():
         new_high, new_low, lines = host.apply_loras(high, low, [host.Row(file, 0.6, 0.0)])
@@ -148,7 +148,8 @@ def same_patches(one, other):
     def tensors(patches):
         return [t for key in sorted(patches) for _, adapter, *_ in patches[key] for t in adapter.weights[:2]]
 
-    return plain(one) == plain(other) and all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other)))
+    pairs = zip(tensors(one), tensors(other), strict=False)  # of one length where the plain parts are equal
+    return plain(one) == plain(other) and all(torch.equal(a, b) for a, b in pairs)
 
 
 def partly_on_the_device(tmp):

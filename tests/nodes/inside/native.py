@@ -8,7 +8,7 @@ import comfy.sd
 import comfy_extras.nodes_easycache as caches
 import comfy_extras.nodes_wan as wan
 import torch
-from host import COMFY_NODES, difference, pair, part, run, texts
+from host import comfy_nodes, difference, pair, part, run, texts
 from places import MODELS
 from safetensors.torch import save_file
 
@@ -56,7 +56,7 @@ def native_and_ours(tmp):
         found[f"{family} native models in our sampler"] = difference(run(native_high, native_low, **numbers), ours)
         alone = run(high, None, **numbers, cfg=(3.0, 3.0))
         for label, model in (("our model", high), ("native model", native_high)):
-            (out,) = COMFY_NODES.common_ksampler(
+            (out,) = comfy_nodes.common_ksampler(
                 model, 5, 4, 3.0, "euler", "simple", *conds, {"samples": torch.zeros(1, 16, 3, 4, 6)}
             )
             found[f"{family} {label} in the native sampler"] = difference(out["samples"], alone)
@@ -79,7 +79,7 @@ def five_b_and_ours(tmp):
     for model in (ours, native):
         for latent in (mine, theirs):
             results.append(
-                COMFY_NODES.common_ksampler(model, 5, 4, 3.0, "euler", "simple", *conds, latent)[0]["samples"]
+                comfy_nodes.common_ksampler(model, 5, 4, 3.0, "euler", "simple", *conds, latent)[0]["samples"]
             )
         host = part("nodes.host.sampling")
         guider = host.make_guider(model, None, *conds, 3.0, 3.0, 0.5)
@@ -217,7 +217,7 @@ def long_text(tmp):
 
 
 def what_one_model_is_told(tmp):
-    """Wrappers and scheduled hooks of a MODEL in both slots against that MODEL alone; and one on the low-noise slot only."""
+    """Wrappers and scheduled hooks of a MODEL in both slots against that MODEL alone; and of the low-noise one only."""
     import comfy.hooks
     import comfy_extras.nodes_custom_sampler as custom
 

@@ -1,5 +1,6 @@
 """The pack against wan_core, the recordings, and itself."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import comfy.sample
 import comfy.samplers
 import comfy.sd
 import torch
-from host import difference, normalised, pair, part, run, texts
+from comfy.latent_formats import Wan22
+from host import difference, normalised, pair, part, run, texts, written_down
 from places import GOLDEN
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -30,44 +32,75 @@ def equals_wan_core():
     return found
 
 
+def recording(name, folder, **experts):
+    """(config, tensors, files of the experts) of a recorded run; `experts`: file name → prefix of its weights."""
+    with safe_open(Path(GOLDEN) / f"{name}.safetensors", "pt") as file:
+        config = json.loads(file.metadata()["meta"])["config"]
+        tensors = {key: file.get_tensor(key) for key in list(file.keys())}
+    paths = []
+    for expert, prefix in experts.items():
+        where = Path(folder) / f"{name}_{expert}"
+        where.mkdir()
+        (where / "config.json").write_text(json.dumps(config["model"]))
+        weights = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+        save_file(weights, where / "model.safetensors")
+        paths.append(str(where))
+    return config, tensors, paths
+
+
+@contextlib.contextmanager
+def drawn(noise):
+    """ComfyUI draws this noise."""
+    before, comfy.sample.prepare_noise = comfy.sample.prepare_noise, lambda latent, *args: noise
+    try:
+        yield
+    finally:
+        comfy.sample.prepare_noise = before
+
+
+def recorded_texts(tensors):
+    return [[[tensors[key][None], {}]] for key in ("in.context", "in.context_null")]
+
+
 def equals_golden(tmp):
     """The recorded official text-to-video run through our loader, guider and sampler."""
-    with safe_open(Path(GOLDEN) / "moe_t2v_e2e.safetensors", "pt") as file:
-        config = json.loads(file.metadata()["meta"])["config"]
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
-    paths = []
-    for who in ("high", "low"):
-        folder = Path(tmp) / who
-        folder.mkdir()
-        (folder / "config.json").write_text(json.dumps(config["model"]))
-        weights = {key.removeprefix(f"w.{who}."): t for key, t in tensors.items() if key.startswith(f"w.{who}.")}
-        save_file(weights, folder / "model.safetensors")
-        paths.append(str(folder))
+    config, tensors, paths = recording("moe_t2v_e2e", tmp, high="w.high.", low="w.low.")
     high, low = part("nodes.host.pair").load_pair(*paths)
-    drawn, comfy.sample.prepare_noise = comfy.sample.prepare_noise, lambda latent, *args: tensors["in.noise"][None]
-    conds = [[[tensors[key][None], {}]] for key in ("in.context", "in.context_null")]
     low_cfg, high_cfg = config["guide_scale_low_high"]
     found = {}
     for solver, recorded in (("unipc", "unipc"), ("dpmpp_2m", "dpmpp")):
         seen = []
-        out = run(
-            high,
-            low,
-            f"official {solver}",
-            steps=config["steps"],
-            cfg=(high_cfg, low_cfg),
-            boundary=config["boundary"],
-            shift=config["shift"],
-            shape=(1, *tensors["in.noise"].shape),
-            conds=conds,
-            watch=seen,
-        )
+        with drawn(tensors["in.noise"][None]):
+            out = run(
+                high,
+                low,
+                f"official {solver}",
+                steps=config["steps"],
+                cfg=(high_cfg, low_cfg),
+                boundary=config["boundary"],
+                shift=config["shift"],
+                shape=(1, *tensors["in.noise"].shape),
+                conds=recorded_texts(tensors),
+                watch=seen,
+            )
         found[solver] = difference(normalised(out)[0], tensors[f"out.{recorded}.final"])
-        found[f"{solver} experts"] = [int(who == "high") for who in seen] == tensors[
-            f"out.{recorded}.expert_is_high"
-        ].tolist()
-    comfy.sample.prepare_noise = drawn
+        is_high = tensors[f"out.{recorded}.expert_is_high"].tolist()
+        found[f"{solver} experts"] = [int(expert == "high") for expert in seen] == is_high
     return found
+
+
+def equals_golden_first_frame(tmp):
+    """The recorded official TI2V-5B run, whose first frame is given by a noise mask and put back after every step."""
+    config, tensors, paths = recording("ti2v_e2e", tmp, dit="w.dit.")
+    model, host, space = part("nodes.host.model").load_expert(*paths), part("nodes.host.sampling"), Wan22()
+    samples, mask = torch.zeros_like(tensors["in.noise"])[None], torch.ones(1, 1, *tensors["in.noise"].shape[1:])
+    samples[:, :, :1], mask[:, :, :1] = tensors["out.cond_latent"], 0
+    guider = host.make_guider(model, None, *recorded_texts(tensors), config["guide_scale"], 1.0, 0.5)
+    sigmas = host.make_sigmas(model, config["steps"], config["shift"], "official unipc", "official", 1.0)
+    latent = {"samples": space.process_out(samples), "noise_mask": mask}
+    with drawn(tensors["in.noise"][None]):
+        out = host.sample(guider, host.make_sampler("official unipc"), sigmas, latent, 0)["samples"]
+    return difference(space.process_in(out)[0], tensors["out.latents"][-1])
 
 
 def same_model_twice():
@@ -101,6 +134,23 @@ def steps_per_expert():
     return found
 
 
+def churn():
+    """A sampler that raises sigma before its steps: the expert of each step, and what the plan says."""
+    (high, low), _ = pair()
+    host, seen, raised = part("nodes.host.sampling"), [], 1.2  # by 2.4 / 12 steps
+    guider = host.make_guider(high, low, *texts(), 4.0, 3.0, 0.875)
+    guider.progress = written_down(seen)
+    sigmas = host.make_sigmas(high, 12, 5.0, "euler", "simple", 1.0)
+    sampler = comfy.samplers.ksampler("euler", {"s_churn": 2.4})
+    host.sample(guider, sampler, sigmas, {"samples": torch.zeros(1, 16, 1, 2, 2)}, 5)
+    return {
+        "experts": seen,
+        "plan": guider.plan(sigmas),
+        "by raised sigma": guider.plan(sigmas * raised),
+        "run dropped": guider._run is None,
+    }
+
+
 def lora_changes_its_expert_alone():
     """x0 of every step with a LoRA on the low-noise expert: equal before the handoff, different after."""
     (high, low), _ = pair()
@@ -112,8 +162,8 @@ def lora_changes_its_expert_alone():
     patched, _ = comfy.sd.load_lora_for_models(low, None, lora, 1.0, 0)
     host, found = part("nodes.host.sampling"), {}
     for label, second in (("plain", low), ("lora", patched), ("plain again", low)):
+        found[label] = seen = []
         guider = host.make_guider(high, second, *texts(), 4.0, 3.0, 0.875)
-        seen = []
         sigmas = host.make_sigmas(high, 8, 12.0, "official unipc", "official", 1.0)
         noise = comfy.sample.prepare_noise(torch.zeros(1, 16, 3, 4, 6), 5)
         guider.sample(
@@ -121,19 +171,18 @@ def lora_changes_its_expert_alone():
             torch.zeros(1, 16, 3, 4, 6),
             host.make_sampler("official unipc"),
             sigmas,
-            callback=lambda step, x0, x, total: seen.append(x0.clone()),
+            callback=lambda step, x0, x, total, seen=seen: seen.append(x0.clone()),
             disable_pbar=True,
             seed=5,
         )
-        found[label] = seen
     high_steps = (
         part("wan_core.flow")
         .Experts(None, 0, 0.875)
         .plan(part("wan_core.flow").FlowSchedule.official(8, 12.0))
         .count("high")
     )
-    same = [torch.equal(a, b) for a, b in zip(found["plain"], found["lora"])]
-    again = all(torch.equal(a, b) for a, b in zip(found["plain"], found["plain again"]))
+    same = [torch.equal(a, b) for a, b in zip(found["plain"], found["lora"], strict=True)]
+    again = all(torch.equal(a, b) for a, b in zip(found["plain"], found["plain again"], strict=True))
     return {"high_steps": high_steps, "same": same, "model left alone": again}
 
 
@@ -208,7 +257,7 @@ def a_run_in_two_parts():
     for solver, schedule in (("official euler", "official"), ("euler", "simple")):
         sigmas = host.make_sigmas(high, 5, 12.0, solver, schedule, 1.0)
 
-        def go(some, latent, add_noise=True):
+        def go(some, latent, add_noise=True, solver=solver):
             guider = host.make_guider(high, low, *texts(), 4.0, 3.0, 0.875)
             return host.sample(guider, host.make_sampler(solver), some, latent, 5, add_noise=add_noise)
 
@@ -221,7 +270,7 @@ def a_run_in_two_parts():
 
 
 def modulations_take_loras():
-    """A LoRA that changes modulations, as ComfyUI loads it, against weights changed by hand; and the MODEL afterwards."""
+    """A LoRA on modulations, as ComfyUI loads it, against weights changed by hand; and the MODEL afterwards."""
     (high, low), _ = pair()
     plain = run(high, low)
     torch.manual_seed(8)
