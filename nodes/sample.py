@@ -272,12 +272,11 @@ class Wan22Plan(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, steps, boundary, shift, solver, width, height, length) -> io.NodeOutput:
+        from ..wan_core.pipeline import Options, Request
         from ..wan_core.pipeline.plan import idle_experts, plan_text
-        from ..wan_core.pipeline.request import Request
 
         preset = PRESETS[model]
-        request = Request.resolve(
-            preset,
+        options = Options(
             num_inference_steps=steps,
             flow_shift=shift,
             solver=solver,
@@ -286,6 +285,7 @@ class Wan22Plan(io.ComfyNode):
             num_frames=length,
             boundary_ratio=boundary if preset.two_experts else None,
         )
+        request = Request.resolve(preset, options)
         warnings = [f"Warning: the {expert}-noise expert gets no step." for expert in idle_experts(request)]
         text = "\n".join([*warnings, plan_text(preset, request)])
         return io.NodeOutput(text, ui=ui.PreviewText(text))

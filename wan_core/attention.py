@@ -1,8 +1,5 @@
 """Attention backends besides sdpa, chosen by name; they are used where they are installed."""
 
-import logging
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -77,30 +74,3 @@ def use_attention(model: nn.Module, backend: Attention) -> None:
     for module in model.modules():
         if hasattr(module, "attention"):
             module.attention = backend
-
-
-class NaNFallback:
-    """An expert that goes back to sdpa, for good and with one warning, when its backend returns NaN or infinity.
-
-    Args:
-        expert: what answers; `session()` is asked of it.
-        model: the transformer in it.
-    """
-
-    def __init__(self, expert, model: nn.Module):
-        self.expert, self.model = expert, model
-
-    def session(self) -> Callable[..., Tensor]:
-        run = self.expert.session()
-
-        def call(*args, **kwargs) -> Tensor:
-            v, backend = run(*args, **kwargs), self.model.blocks[0].self_attn.attention
-            if backend is sdpa or torch.isfinite(v).all():
-                return v
-            logging.getLogger(__name__).warning(
-                "%s attention returned NaN or infinity; sdpa from here on", backend.__name__
-            )
-            use_attention(self.model, sdpa)
-            return run(*args, **kwargs)
-
-        return call

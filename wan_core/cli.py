@@ -159,6 +159,7 @@ def _add_dtype(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def _numbers(options: argparse.Namespace) -> dict:
+    """The numbers of `Options`."""
     return {
         "width": options.width,
         "height": options.height,
@@ -182,25 +183,25 @@ def _generate(options: argparse.Namespace) -> int:
     from .attention import attention
     from .checkpoints.summary import resolve_preset
     from .devices import usable_device
-    from .pipeline import WanPipeline
+    from .pipeline import Options, WanPipeline
     from .pipeline.inputs import Inputs
 
-    arguments = {
-        "prompt": options.prompt,
-        "negative_prompt": options.negative,
-        "image": options.image,
-        "last_image": options.last_image,
-        "video": options.video,
-        "mask": options.mask,
-        "reference_images": options.reference,
-        "seed": options.seed,
-        "step_cache": options.step_cache,
+    arguments = Options(
+        prompt=options.prompt,
+        negative_prompt=options.negative,
+        image=options.image,
+        last_image=options.last_image,
+        video=options.video,
+        mask=options.mask,
+        reference_images=options.reference,
+        seed=options.seed,
+        step_cache=options.step_cache,
         **_numbers(options),
-    }
+    )
     if options.device:
         usable_device(options.device)
     attention(options.attention)
-    request = Inputs.resolve(resolve_preset(options.model), **arguments).request  # refused before any weight is read
+    request = Inputs.resolve(resolve_preset(options.model), arguments).request  # refused before any weight is read
     _check_output(request, options.out)
     pipe = WanPipeline.from_pretrained(
         options.model, torch_dtype=_dtype(options), device=options.device, attention=options.attention
@@ -228,8 +229,10 @@ def _check_output(request, out: str) -> None:
     check_output(out, raw_bytes=3 * request.shape.frames * request.shape.height * request.shape.width)
 
 
-def _run(pipe, request, out: str, arguments: dict) -> int:
+def _run(pipe, request, out: str, arguments) -> int:
     """Generate with a progress bar that names the expert at work, then write the file."""
+    from dataclasses import replace
+
     from tqdm import tqdm
 
     from .pipeline.plan import step_counts
@@ -242,7 +245,7 @@ def _run(pipe, request, out: str, arguments: dict) -> int:
             bar.update()
             bar.set_description(names[min(i + 1, len(names) - 1)])
 
-        output = pipe(callback=advance, **arguments)
+        output = pipe.generate(replace(arguments, callback=advance))
     output.save(out)
     print(f"{Path(out).resolve()} (seed {output.request.seeds[0]})")
     return OK
@@ -262,13 +265,13 @@ def _plan(options: argparse.Namespace) -> int:
     import torch
 
     from .checkpoints.summary import resolve_preset
+    from .pipeline import Options, Request
     from .pipeline.plan import idle_experts, plan_text
-    from .pipeline.request import Request
 
     if options.model is not None and options.preset:
         raise InputError("both a model folder and --preset", "one of them")
     preset = resolve_preset(options.model) if options.model is not None else PRESETS[options.preset or "t2v-a14b"]
-    request = Request.resolve(preset, **_numbers(options))
+    request = Request.resolve(preset, Options(**_numbers(options)))
     print(plan_text(preset, request, _dtype(options) or torch.bfloat16))
     for who in idle_experts(request):
         print(f"warning: the {who}-noise expert gets no step", file=sys.stderr)
@@ -280,13 +283,12 @@ def _demo(options: argparse.Namespace) -> int:
 
     from .demo.release import DEMO_NUMBERS, demo_model
     from .demo.sheet import save_sheet
-    from .pipeline import WanPipeline
-    from .pipeline.request import Request
+    from .pipeline import Options, Request, WanPipeline
     from .video import read_video
 
     task = "i2v-a14b" if options.image else "t2v-a14b"
-    arguments = {"prompt": options.prompt, "seed": options.seed, "image": options.image, **DEMO_NUMBERS}
-    request = Request.resolve(PRESETS[task], options.prompt, seed=options.seed, **DEMO_NUMBERS)
+    arguments = Options(prompt=options.prompt, seed=options.seed, image=options.image, **DEMO_NUMBERS)
+    request = Request.resolve(PRESETS[task], arguments)
     _check_output(request, options.out)
     with tempfile.TemporaryDirectory() as folder:
         pipe = WanPipeline.from_pretrained(demo_model(task, folder), torch_dtype=torch.float32)

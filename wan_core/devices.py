@@ -27,9 +27,10 @@ def usable_device(device: torch.device | str) -> torch.device:
 
 def usable_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """float32, bfloat16 or float16, by torch's object or its name; None or "auto": None, as stored."""
-    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": None, None: None}
-    if isinstance(dtype, str) or dtype is None:
-        dtype = names.get(dtype, dtype)
-    if dtype not in names.values():
+    if dtype is None or dtype == "auto":
+        return None
+    usable = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    found = usable.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in usable.values():
         raise InputError(f"torch_dtype is {dtype!r}", "torch.bfloat16, torch.float16 or torch.float32")
-    return dtype
+    return found

@@ -26,7 +26,7 @@ class VideoShape:
 
     def tokens(self, vae: VAEConfig, dit: DiTConfig) -> int:
         """Length of the transformer's sequence."""
-        return math.prod(size // patch for size, patch in zip(self.latent(vae)[1:], dit.patch))
+        return math.prod(size // patch for size, patch in zip(self.latent(vae)[1:], dit.patch, strict=True))
 
 
 def latent_frames(frames: int) -> int:

@@ -51,7 +51,7 @@ with open("/proc/self/clear_refs", "w") as file:
 resident, private, start = status("VmRSS:"), status("RssAnon:"), time.perf_counter()
 model, offloader = load_dit(sys.argv[1]), ModelOffloader()
 offloader.prefetch(model)  # touches every page
-offloader._reader._thread.join()
+offloader.wait_for_prefetch()
 print(json.dumps({
     "seconds": time.perf_counter() - start, "peak": status("VmHWM:") - resident, "private": status("RssAnon:") - private,
 }))

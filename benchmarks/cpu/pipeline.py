@@ -176,11 +176,7 @@ def on_slow_disk(pipe: WanPipeline, disk: SlowDisk, ahead: bool):
 
     hooks = [layer.register_forward_pre_hook(need) for expert in (pipe.high, pipe.low) for layer in expert.modules()]
 
-    def read(reader) -> None:
-        while ahead and reader._tensors and not reader._stopped.is_set():
-            disk.touch(reader._tensors.pop(0))
-
-    with mock.patch.object(wan_core.memory.offload._Reader, "_read", read):
+    with mock.patch.object(wan_core.memory.offload, "read_pages", disk.touch if ahead else lambda tensor: None):
         yield
     for hook in hooks:
         hook.remove()
@@ -200,16 +196,16 @@ def switch(report: measure.Report, rounds: int) -> None:
             shares, loads = [], Counter()
             for _ in range(rounds):
                 disk, moments = SlowDisk(size / (2 * step)), []
-                bring, loads = pipe.offloader.bring, Counter()
+                load, loads = pipe.offloader.load, Counter()
 
                 def counted(module: nn.Module) -> nn.Module:
                     loads[module] += module not in pipe.offloader.resident
-                    return bring(module)
+                    return load(module)
 
                 def at_step(i, t, x, x0) -> None:
                     moments.append((time.perf_counter(), disk.waited))
 
-                with on_slow_disk(pipe, disk, ahead), mock.patch.object(pipe.offloader, "bring", counted):
+                with on_slow_disk(pipe, disk, ahead), mock.patch.object(pipe.offloader, "load", counted):
                     out = pipe(PROMPT, callback=at_step, **numbers)
                 first = out.request.plan().index("low")
                 others = [b[0] - a[0] - (b[1] - a[1]) for a, b in zip(moments, moments[1:])]

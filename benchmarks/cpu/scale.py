@@ -17,8 +17,9 @@ from wan_core import WanPipeline
 from wan_core.config import PRESETS, VAEConfig
 from wan_core.demo.release import DEMO_NUMBERS, demo_model
 from wan_core.dit import WanDiT
-from wan_core.memory.estimate import decoding_bytes, estimate, sampling_bytes
-from wan_core.pipeline import Request
+from wan_core.memory.estimate import decoding_bytes, sampling_bytes
+from wan_core.pipeline import Options, Request
+from wan_core.pipeline.estimate import estimate_memory
 from wan_core.shapes import VideoShape
 from wan_core.vae import WanVAE
 
@@ -102,13 +103,12 @@ def steps() -> list[list]:
     """Sampling runs of the demo model. What does not grow with tokens (text keys, latents) weighs more in so small a model."""
     pipe, facts = WanPipeline.from_pretrained(demo_model("t2v-a14b"), torch_dtype=torch.float32), []
     for count in (5, 10, 20, 40):
-        request = Request.resolve(
-            pipe.preset, "A red circle moves to the right", seed=0, **DEMO_NUMBERS | {"num_inference_steps": count}
-        )
+        numbers = DEMO_NUMBERS | {"num_inference_steps": count}
+        request = Request.resolve(pipe.preset, Options("A red circle moves to the right", seed=0, **numbers))
         texts = pipe.encode_prompts(request)
         work, needed = (
             lambda: pipe.denoise(request, *texts),
-            estimate(pipe.preset, request.shape, torch.float32).sampling,
+            estimate_memory(pipe.preset, request.shape, torch.float32).sampling,
         )
         facts.append(((count,), needed, peak_of(work), seconds_of(work), count))
     return growth(facts)
@@ -121,7 +121,7 @@ def real_sizes() -> list[list]:
         preset = PRESETS[name]
         for frames in (17, 81, 161, 321):
             shape = VideoShape(frames, height, width)
-            memory, tokens = estimate(preset, shape, torch.bfloat16), shape.tokens(preset.vae, preset.dit)
+            memory, tokens = estimate_memory(preset, shape, torch.bfloat16), shape.tokens(preset.vae, preset.dit)
             flops = forward_flops(preset.dit, tokens, 512) / 1e12
             bytes_ = (memory.expert, memory.sampling, memory.decoding, memory.peak)
             rows.append([name, f"{width}×{height}", frames, f"{tokens:,}", *(b / GIB for b in bytes_), flops])

@@ -13,7 +13,7 @@ from benchmarks import measure
 from benchmarks.demo_model import held_out_prompts, open_pipe
 from scripts.demo_model.judge import look, psnr
 from wan_core.demo.release import DEMO_NUMBERS
-from wan_core.pipeline import Request
+from wan_core.pipeline import Options, Request
 from wan_core.pipeline.output import WanOutput
 from wan_core.video import to_uint8
 
@@ -35,13 +35,14 @@ class Runs:
         """(latents of every prompt, model calls)."""
         self.calls, made = 0, []
         for k, (_, prompt) in enumerate(self.prompts):
-            request = Request.resolve(self.pipe.preset, prompt, seed=1_000 + k, **DEMO_NUMBERS | numbers)
+            options = Options(prompt, seed=1_000 + k, **DEMO_NUMBERS | numbers)
+            request = Request.resolve(self.pipe.preset, options)
             made.append(self.pipe.denoise(request, *self.pipe.encode_prompts(request)))
         return torch.cat(made), self.calls
 
     def frames(self, latents: Tensor) -> list:
         """uint8 clips."""
-        request = Request.resolve(self.pipe.preset, **DEMO_NUMBERS)
+        request = Request.resolve(self.pipe.preset, Options(**DEMO_NUMBERS))
         output = WanOutput(self.pipe, request, latents)
         return [
             torch.cat([torch.from_numpy(to_uint8(c)) for c in output.chunks(k)]).numpy() for k in range(len(latents))

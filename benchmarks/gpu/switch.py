@@ -99,7 +99,7 @@ def from_file(
     if meanwhile is not None:
         offloader.prefetch(low)
         meanwhile()
-        offloader.stop_reading()
+        offloader.stop_prefetch()
     seconds = device.seconds(lambda: offloader.load(low))
     offloader.offload()
     return seconds

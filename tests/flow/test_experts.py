@@ -25,9 +25,9 @@ def test_each_step_is_answered_by_the_expert_it_starts_in():
     high, low = Recorder(0.1), Recorder(0.2)
     experts, schedule = Experts(high, low, 0.875), FlowSchedule.official(20, 8.0)
     sample(experts.velocity(POSITIVE, NEGATIVE), torch.randn(1, 2, 1, 2, 2), schedule)
-    plan = experts.plan(schedule)
-    assert {t for t, _ in high.asked} == {t for t, who in zip(schedule.timesteps.tolist(), plan) if who == "high"}
-    assert {t for t, _ in low.asked} == {t for t, who in zip(schedule.timesteps.tolist(), plan) if who == "low"}
+    steps = list(zip(schedule.timesteps.tolist(), experts.plan(schedule), strict=True))
+    assert {t for t, _ in high.asked} == {t for t, who in steps if who == "high"}
+    assert {t for t, _ in low.asked} == {t for t, who in steps if who == "low"}
     assert len(high.asked) + len(low.asked) == 2 * len(schedule)
 
 

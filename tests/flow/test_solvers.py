@@ -91,5 +91,5 @@ def test_nan_names_the_step():
 
 
 def test_unknown_solver_is_refused():
-    with pytest.raises(InputError, match="heun.*unipc"):
+    with pytest.raises(InputError, match=r"heun.*unipc"):
         sample(lambda x, t: x, torch.ones(1, 2), FlowSchedule.official(2, 5.0), "heun")

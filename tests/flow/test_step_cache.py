@@ -5,6 +5,7 @@ import torch
 
 from wan_core.errors import InputError
 from wan_core.flow import Experts, FlowSchedule, sample
+from wan_core.flow.step_cache import StepCached
 
 POSITIVE, NEGATIVE = torch.full((1, 3, 4), 2.0), torch.full((1, 3, 4), 0.5)
 NOISE = torch.randn(1, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -63,7 +64,7 @@ def test_each_expert_computes_its_first_two_steps_and_its_last(steps):
     schedule = FlowSchedule.official(steps, 8.0)
     plan = Experts(high, low).plan(schedule)
     for expert, name in ((high, "high"), (low, "low")):
-        own = [t for t, who in zip(schedule.timesteps.tolist(), plan) if who == name]
+        own = [t for t, who in zip(schedule.timesteps.tolist(), plan, strict=True) if who == name]
         assert expert.asked[::2] == expert.asked[1::2], "both sides of the guidance, or neither"
         assert {*own[:2], *own[-1:]} <= set(expert.asked) <= set(own)
         assert len(own) < 10 or len(expert.asked) < len(own), "and leaves out most of the others"
@@ -120,3 +121,18 @@ def test_a_velocity_of_zeros_is_no_trouble():
     high, low = Expert(0.0), Expert(0.0)
     assert torch.equal(run(0.1, high, low), run(0, Expert(0.0), Expert(0.0)))
     assert len(high.asked + low.asked) == 80, "nothing is known of its changes"
+
+
+def test_it_wraps_any_velocity():
+    """v grows by 1 for each unit that x moves: after two computed steps the third is left out, and 700 is not."""
+    asked = []
+
+    def velocity(x, t):
+        asked.append(int(t))
+        return 100 + x
+
+    cached = StepCached(velocity, 0.05, lambda t: "high" if t >= 500 else "low", always={700})
+    x = torch.zeros(1, 1)
+    answers = {t: cached(x + k, torch.tensor([t])).item() for k, t in enumerate((1000, 900, 800, 700, 400, 300, 200))}
+    assert asked == [1000, 900, 700, 400, 300]
+    assert answers[800] == answers[900] == 101 and answers[200] == answers[300] == 105

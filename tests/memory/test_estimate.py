@@ -4,23 +4,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.support.ledger import Ledger
-from wan_core.config import PRESETS, DiTConfig, VAEConfig
+from wan_core.config import DiTConfig, VAEConfig
 from wan_core.dit import WanDiT
-from wan_core.memory.estimate import decoding_bytes, dit_parameters, estimate, sampling_bytes
-from wan_core.shapes import VideoShape
-from wan_core.text import UMT5
+from wan_core.memory.estimate import decoding_bytes, sampling_bytes
 from wan_core.vae import WanVAE
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_weights_are_counted_exactly(name):
-    preset = PRESETS[name]
-    with torch.device("meta"):
-        modules = WanDiT(preset.dit), UMT5(preset.text), WanVAE(preset.vae)
-    dit, text, vae = (sum(p.numel() for p in module.parameters()) for module in modules)
-    memory = estimate(preset, VideoShape(5, 64, 64), torch.bfloat16)
-    assert dit_parameters(preset.dit) == dit
-    assert (memory.expert, memory.text_encoder, memory.vae) == (2 * dit, 2 * text, 4 * vae)
 
 
 def plain_attention(q, k, v, bias=None):

@@ -40,7 +40,8 @@ def test_one_module_at_a_time_is_on_the_device():
     assert high.seen == low.seen == [({"meta"}, {"cpu"})]
     offloader.end_run()
     after = [*high.parameters(), *low.parameters()]
-    assert all(torch.equal(a, b) for a, b in zip(before, after)), "the host weights come back as they were"
+    pairs = zip(before, after, strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs), "the host weights come back as they were"
     assert offloader.resident == ()
 
 
@@ -124,7 +125,7 @@ def test_reading_can_be_stopped_at_once():
     offloader = ModelOffloader("cpu", exclusive=True)
     module = nn.ParameterList(torch.zeros(1 << 22) for _ in range(16))
     offloader.prefetch(module)
-    thread = offloader._reader._thread
+    thread = offloader._prefetch._thread
     offloader.end_run()
     assert not thread.is_alive()
 

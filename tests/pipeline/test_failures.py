@@ -1,5 +1,7 @@
 """What goes wrong in the middle leaves nothing behind."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from tests.support.ledger import Ledger
 from tests.support.small_clips import SMALL, picture
 from wan_core import WanPipeline
 from wan_core.errors import NumericalError, OutOfMemory
-from wan_core.pipeline.request import Request
+from wan_core.pipeline import Options, Request
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,7 @@ def test_out_of_memory_is_said_and_nothing_is_kept(official_folder, name, inputs
 
     handle = block.register_forward_pre_hook(fail)
     with Ledger() as ledger:
-        with pytest.raises(OutOfMemory, match="Tried to allocate 20 GiB.*enable_model_cpu_offload") as caught:
+        with pytest.raises(OutOfMemory, match=r"Tried to allocate 20 GiB.*enable_model_cpu_offload") as caught:
             pipe("a cat", **inputs, **SMALL)
         assert calls and ledger.live == 0, "tensors of the failed run are still alive"
     assert caught.value is not None and pipe.offloader.resident == ()
@@ -62,11 +64,8 @@ def test_interrupt_in_either_expert_leaves_nothing(official_folder):
             if i == stop:
                 raise KeyboardInterrupt
 
-        with Ledger() as ledger:
-            try:
-                pipe("a cat", callback=callback, **SMALL)
-            except KeyboardInterrupt:
-                pass
+        with Ledger() as ledger, contextlib.suppress(KeyboardInterrupt):
+            pipe("a cat", callback=callback, **SMALL)
         assert ledger.live == 0 and pipe.offloader.resident == ()
 
 
@@ -74,7 +73,7 @@ def test_nan_names_the_step(official_folder):
     pipe = WanPipeline.from_pretrained(official_folder())
     pipe.low.head.head.bias.data = torch.full_like(pipe.low.head.head.bias, float("nan"))
     numbers = SMALL | {"num_inference_steps": 10}
-    first_low = Request.resolve(pipe.preset, "a cat", **numbers).plan().index("low") + 1
+    first_low = Request.resolve(pipe.preset, Options("a cat", **numbers)).plan().index("low") + 1
     assert first_low > 1
     with pytest.raises(NumericalError, match=f"step {first_low} of 10"):
         pipe("a cat", **numbers)

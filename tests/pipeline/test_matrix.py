@@ -53,13 +53,13 @@ def test_models_and_vaes(official_folder, tmp_path, name, vae):
         WanPipeline.from_pretrained(folder)
 
 
-class FirstStep(Exception):
+class FirstStepError(Exception):
     """The first step was reached."""
 
 
 def reach_the_first_step(pipe, inputs):
     def stop(*step):
-        raise FirstStep
+        raise FirstStepError
 
     pipe("a cat", num_frames=5, num_inference_steps=2, height=64, width=96, seed=1, callback=stop, **inputs)
 
@@ -68,10 +68,10 @@ def reach_the_first_step(pipe, inputs):
 @pytest.mark.parametrize("name", VAES)
 def test_models_and_inputs(open_pipe, name, inputs):
     if inputs in FITS[name]:
-        with pytest.raises(FirstStep):
+        with pytest.raises(FirstStepError):
             reach_the_first_step(open_pipe(name), INPUTS[inputs])
     else:
-        with pytest.raises(InputError, match="was given, but this is|no image for") as caught:
+        with pytest.raises(InputError, match=r"was given, but this is|no image for") as caught:
             reach_the_first_step(open_pipe(name), INPUTS[inputs])
         assert caught.value.needed and caught.value.fix
 
@@ -91,6 +91,6 @@ def test_models_and_loras(open_pipe, tmp_path, name, lora):
         assert all("2 of 2 tensors applied" in str(report) for report in pipe.load_lora(path))
         pipe.unload_loras()
     else:
-        with pytest.raises(CheckpointError, match="change.pt") as caught:
+        with pytest.raises(CheckpointError, match=r"change\.pt") as caught:
             pipe.load_lora(path)
         assert caught.value.needed and caught.value.fix

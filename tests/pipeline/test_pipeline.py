@@ -108,7 +108,7 @@ def test_boundary_decides_who_works(pipe):
 def test_a_sample_of_a_batch_is_that_sample_alone(pipe):
     batch = pipe(PROMPTS, **SMALL | {"seed": [5, 9]})
     assert len(batch.frames) == 2
-    for k, (prompt, seed) in enumerate(zip(PROMPTS, (5, 9))):
+    for k, (prompt, seed) in enumerate(zip(PROMPTS, (5, 9), strict=True)):
         alone = pipe(prompt, **SMALL | {"seed": seed})
         assert torch.equal(batch.latents[k : k + 1], alone.latents)
         assert np.array_equal(batch.frames[k], alone.frames[0])
@@ -189,7 +189,7 @@ def test_a_step_cache_saves_calls_of_both_experts_and_is_recorded(pipe):
     before = [calls.count(pipe.high), calls.count(pipe.low)]
     calls.clear()
     cached = pipe(PROMPTS, callback=lambda *step: steps.append(step), step_cache=0.3, **numbers)
-    assert all(calls.count(e) < 2 * n for e, n in zip((pipe.high, pipe.low), before)) and len(steps) == 12
+    assert all(calls.count(e) < 2 * n for e, n in zip((pipe.high, pipe.low), before, strict=True)) and len(steps) == 12
     alone = pipe(PROMPTS[1], step_cache=0.3, **numbers | {"seed": 2})
     assert torch.equal(cached.latents[1:], alone.latents)
     assert torch.equal(pipe("a cat", step_cache=0, **numbers).latents, plain.latents)

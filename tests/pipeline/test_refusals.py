@@ -82,9 +82,9 @@ def test_wrong_images_are_refused(open_pipe, arguments, message):
 def test_mask_without_a_video_and_video_of_another_length(open_pipe):
     pipe = open_pipe("vace-a14b")
     assert pipe("a cat", mask=picture(), **SMALL).latents.shape[2] == 2
-    with pytest.raises(InputError, match="3 frames.*5, as many as num_frames"):
+    with pytest.raises(InputError, match=r"3 frames.*5, as many as num_frames"):
         pipe("a cat", video=np.zeros((3, 32, 48, 3), np.uint8), **SMALL)
-    with pytest.raises(InputError, match="mask has 4 frames.*1 or 5"):
+    with pytest.raises(InputError, match=r"mask has 4 frames.*1 or 5"):
         pipe("a cat", video=np.zeros((5, 32, 48, 3), np.uint8), mask=torch.ones(1, 4, 32, 48), **SMALL)
 
 
@@ -123,7 +123,7 @@ def test_a_path_that_nobody_named(path):
 
 
 def test_missing_and_empty_folders(tmp_path):
-    with pytest.raises(CheckpointNotFound, match="nowhere is not a folder.*hf download"):
+    with pytest.raises(CheckpointNotFound, match=r"nowhere is not a folder.*hf download"):
         WanPipeline.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(CheckpointNotFound, match="is empty"):
         WanPipeline.from_pretrained(tmp_path)
@@ -133,7 +133,9 @@ def test_the_other_vae_is_refused_with_both_parts_named(official_folder, tmp_pat
     folder = copy_of(official_folder(), tmp_path)
     (folder / "Wan2.1_VAE.pth").unlink()
     shutil.copy(official_folder("ti2v-5b") / "Wan2.2_VAE.pth", folder)
-    with pytest.raises(CheckpointError, match="16-channel latents and Wan2.2_VAE.pth is the 2.2 VAE, with 48 channels"):
+    with pytest.raises(
+        CheckpointError, match=r"16-channel latents and Wan2.2_VAE.pth is the 2.2 VAE, with 48 channels"
+    ):
         WanPipeline.from_pretrained(folder)
 
 

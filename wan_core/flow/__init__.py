@@ -2,14 +2,17 @@
 
 from .experts import Experts
 from .loss import draw_sigmas, flow_loss, interpolate, training_timesteps, velocity_target
-from .noise import draw_noise
-from .schedule import SOLVERS, FlowSchedule, shift_sigma
+from .schedule import SOLVERS, FlowSchedule, draw_noise, shift_sigma
+from .session import Expert, Model, Velocity
 from .solvers import sample
 
 __all__ = [
     "SOLVERS",
+    "Expert",
     "Experts",
     "FlowSchedule",
+    "Model",
+    "Velocity",
     "draw_noise",
     "draw_sigmas",
     "flow_loss",

@@ -36,7 +36,7 @@ def draw_sigmas(
     """Shifted-uniform noise levels (count,) within [low, high], which restricts training to one expert's range.
 
     Args:
-        low, high: range of σ after the shift; the high-noise expert trains on [boundary, 1], the other on [0, boundary].
+        low, high: range of σ after the shift; [boundary, 1] for the high-noise expert, [0, boundary] for the other.
     """
     first, last = (bound / (shift + (1 - shift) * bound) for bound in (low, high))  # the shift, inverted
     uniform = torch.rand(count, generator=generator)

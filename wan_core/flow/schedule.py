@@ -1,5 +1,6 @@
-"""The noise levels of a run, as the official samplers compute them."""
+"""What a run starts from: the noise levels, as the official samplers compute them, and the noise."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from ..config import TRAIN_TIMESTEPS
 from ..errors import InputError
 from ..validate import real_number, whole_number
 
+SOLVERS = ("unipc", "dpmpp_2m", "euler")
 MAX_STEPS = 1000
 MIN_SHIFT, MAX_SHIFT = 0.001, 1000  # beyond them neighbouring noise levels become equal in float32
 
@@ -62,4 +64,17 @@ class FlowSchedule:
         )
 
 
-SOLVERS = ("unipc", "dpmpp_2m", "euler")
+def draw_noise(shape: Sequence[int], seeds: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """Standard normal noise (len(seeds), *shape) in float32, one generator a sample.
+
+    Sample k depends on seeds[k] alone, so it equals that sample drawn by itself, bit for bit.
+
+    Args:
+        shape: (C, T, H, W) of one sample.
+        device: where it is drawn; "cpu" gives the same numbers on every machine, "cuda" those of the official code.
+    """
+    samples = []
+    for seed in seeds:
+        generator = torch.Generator(device).manual_seed(seed)
+        samples.append(torch.randn(*shape, generator=generator, device=device, dtype=torch.float32))
+    return torch.stack(samples)

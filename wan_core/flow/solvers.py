@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..errors import InputError, NumericalError
 from .schedule import FlowSchedule
+from .session import Velocity
 
-Velocity = Callable[[Tensor, Tensor], Tensor]
 Callback = Callable[[int, int, Tensor, Tensor], None]
 Denoise = Callable[[int, Tensor], Tensor]
 
@@ -38,13 +38,13 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: list[float], pin: Callable[[Te
     """
     steps = len(sigmas) - 1
     lambdas = [_log_snr(s) for s in sigmas]
-    older = None
+    older: Tensor | None = None  # the estimate of the step before
     for i in range(steps):
         x0 = denoise(i, x)
         h = lambdas[i + 1] - lambdas[i]
         step = -(1 - sigmas[i + 1]) * math.expm1(-h)
         x = (sigmas[i + 1] / sigmas[i]) * x + step * x0
-        if 0 < i < steps - 1:
+        if older is not None and i < steps - 1:
             ratio = h / (lambdas[i] - lambdas[i - 1])
             x = x + (0.5 * step * ratio) * (x0 - older)
         x, older = pin(x), x0
@@ -59,13 +59,11 @@ def unipc(denoise: Denoise, x: Tensor, sigmas: list[float], pin: Callable[[Tenso
     """
     steps = len(sigmas) - 1
     lambdas = [_log_snr(s) for s in sigmas]
-    corrected, order, history = x, 1, []  # history: estimates of the steps before, newest first
+    corrected, order = x, 1
+    history: list[Tensor] = []  # estimates of the steps before, newest first
     for i in range(steps):
         x0 = denoise(i, x)
-        if i > 0:
-            corrected = _unipc_correct(corrected, x0, history, sigmas, lambdas, i, order)
-        else:
-            corrected = x
+        corrected = x if i == 0 else _unipc_correct(corrected, x0, history, sigmas, lambdas, i, order)
         order = min(2, steps - i, i + 1)
 
         h = lambdas[i + 1] - lambdas[i]
@@ -78,7 +76,9 @@ def unipc(denoise: Denoise, x: Tensor, sigmas: list[float], pin: Callable[[Tenso
     return x
 
 
-def _unipc_correct(x, x0, history, sigmas, lambdas, i, order):
+def _unipc_correct(
+    x: Tensor, x0: Tensor, history: list[Tensor], sigmas: list[float], lambdas: list[float], i: int, order: int
+) -> Tensor:
     """The sample at step i, corrected with the estimate `x0` made there; `x` is the corrected sample before."""
     h = lambdas[i] - lambdas[i - 1]
     big = math.expm1(-h)  # e^−h − 1
@@ -132,7 +132,8 @@ def sample(
         if not torch.isfinite(v).all():
             raise NumericalError(
                 f"step {i + 1} of {len(schedule)} (timestep {int(t)}) returned NaN or infinity",
-                fix="Compute in bfloat16 instead of float16, take attention patches out, or try another checkpoint file",
+                fix="Compute in bfloat16 instead of float16, take attention patches out, "
+                "or try another checkpoint file",
             )
         x0 = x - sigmas[i] * v
         if callback is not None:

@@ -1,7 +1,6 @@
-"""Where weights are, and how much memory a generation needs."""
+"""Where weights are, and how much memory the models need."""
 
-from .estimate import MemoryEstimate, estimate
 from .offload import ModelOffloader, OffloadedExpert
 from .oom import typed_oom
 
-__all__ = ["MemoryEstimate", "ModelOffloader", "OffloadedExpert", "estimate", "typed_oom"]
+__all__ = ["ModelOffloader", "OffloadedExpert", "typed_oom"]

@@ -1,81 +1,34 @@
-"""How much memory a generation will need, from its numbers alone."""
+"""Working memory of the models, above their weights, from their sizes alone.
 
-from dataclasses import dataclass
+Counted for plain torch, as an accelerator runs it: the layers of `wan_core.cpu` need less. Tests hold both within a
+fifth of the peak of live tensors.
+"""
 
 import torch
 
-from ..config import BATCHED_CFG_MAX_TOKENS, DiTConfig, Preset, VAEConfig
-from ..shapes import VideoShape
-
-
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """Bytes. `sampling` and `decoding` are peaks above the weights."""
-
-    expert: int  # weights of one expert
-    text_encoder: int
-    vae: int
-    sampling: int
-    decoding: int
-
-    @property
-    def peak(self) -> int:
-        """On the device when only the part at work is there (`enable_model_cpu_offload`)."""
-        return max(self.text_encoder, self.expert + self.sampling, self.vae + self.decoding)
-
-
-def dit_parameters(config: DiTConfig) -> int:
-    """Number of parameters of a transformer."""
-    d, f = config.dim, config.ffn_dim
-    patch = config.patch[0] * config.patch[1] * config.patch[2]
-    block = (
-        8 * (d * d + d) + 4 * d + 2 * d + 2 * d * f + f + d + 6 * d
-    )  # projections, q/k norms, norm3, ffn, modulation
-    embeddings = (
-        d * (config.in_channels * patch + 1) + d * (config.text_dim + 1 + d + 1) + d * (config.freq_dim + 1 + d + 1)
-    )
-    time_projection = 6 * d * (d + 1)
-    head = patch * config.out_channels * (d + 1) + 2 * d
-    vace = 0
-    if config.vace_layers:
-        hints = len(config.vace_layers)
-        vace = d * (config.vace_channels * patch + 1) + hints * (block + d * d + d) + d * d + d
-    return config.layers * block + embeddings + time_projection + head + vace
+from ..config import DiTConfig, VAEConfig
 
 
 def sampling_bytes(config: DiTConfig, tokens: int, dtype: torch.dtype, per_token_timesteps: bool = False) -> int:
-    """Peak of one transformer call above its weights: the float32 stream and the widest point of a block."""
-    stream = 4 * config.dim  # one float32 row
+    """Peak of one transformer call: the widest point of a block, which is its attention or its feed-forward."""
+    residual = 4 * config.dim  # one token, float32
     rope = 4 * config.head_dim
-    attention = 5 * stream + 4 * dtype.itemsize * config.dim  # x, normed, gate·y, q and k rotated; q, k, v, out
-    feed_forward = 3 * stream + 2 * dtype.itemsize * config.ffn_dim
-    extra = stream // 2 + (2 * stream if config.vace_layers else 0)  # VACE: control tokens and a hint
+    attention = 5 * residual + 4 * dtype.itemsize * config.dim  # x, normed, gate·y, rotated q and k; q, k, v, out
+    feed_forward = 3 * residual + 2 * dtype.itemsize * config.ffn_dim  # x, normed, out; before and after GELU
+    extra = residual // 2 + (2 * residual if config.vace_layers else 0)  # VACE: control tokens and what they add
     if per_token_timesteps:
-        extra += 3 * stream  # shift, scale and gate of every token
+        extra += 3 * residual  # shift, scale and gate of every token
     return tokens * (max(attention, feed_forward) + rope + extra)
 
 
+# What the first residual block of the decoder's last stage holds at once, in frames of that stage: two frames of x, of
+# x normalised, of x activated, that behind two earlier frames, and of the output. In 2.2 x is twice as wide, and the
+# stage before still holds its input for a shortcut.
+_DECODER_WORKING_FRAMES = {"2.1": 12, "2.2": 27}
+
+
 def decoding_bytes(config: VAEConfig, height: int, width: int, itemsize: int = 4) -> int:
-    """Peak of decoding, two frames at a time at the last stages, feature cache included; independent of the clip's length."""
-    full = height * width // config.pixel_fold**2 * config.decoder_dim  # one frame at the last stage
-    cache = 2 * 7 * 2 * full  # two frames for each of its seven convolutions, and as much again below it
-    working = (12 if config.version == "2.1" else 27) * full
-    return (cache + working) * itemsize
-
-
-def estimate(preset: Preset, shape: VideoShape, dtype: torch.dtype) -> MemoryEstimate:
-    """Memory of a generation with this model's sizes."""
-    text = preset.text
-    per_layer = 4 * text.dim * text.dim_attn + 3 * text.dim * text.ffn_dim + 2 * text.dim + text.buckets * text.heads
-    text_parameters = text.vocab * text.dim + text.layers * per_layer + text.dim
-    vae_parameters = {"2.1": 126_892_531, "2.2": 704_688_668}[preset.vae.version]
-    base = VAEConfig() if preset.vae.version == "2.1" else VAEConfig.wan22()
-    tokens = shape.tokens(preset.vae, preset.dit)
-    tokens *= 2 if tokens <= BATCHED_CFG_MAX_TOKENS else 1  # both passes of guidance in one batch
-    return MemoryEstimate(
-        expert=dit_parameters(preset.dit) * dtype.itemsize,
-        text_encoder=text_parameters * dtype.itemsize,
-        vae=int(vae_parameters * (preset.vae.decoder_dim / base.decoder_dim) ** 2) * 4,
-        sampling=sampling_bytes(preset.dit, tokens, dtype, per_token_timesteps=preset.task == "ti2v"),
-        decoding=decoding_bytes(preset.vae, shape.height, shape.width),
-    )
+    """Peak of decoding, two frames at a time at the last stage, feature cache included; whatever the clip's length."""
+    frame = height * width // config.pixel_fold**2 * config.decoder_dim  # at the last stage
+    cache = 2 * 7 * 2 * frame  # two frames for each of its seven convolutions, and as much again in the stages before
+    return (cache + _DECODER_WORKING_FRAMES[config.version] * frame) * itemsize

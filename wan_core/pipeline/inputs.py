@@ -1,7 +1,8 @@
 """What a caller passes in, checked against a model's task and brought to the clip's size; no weights are needed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from ..errors import InputError
 from ..media.images import clip_info, cover, fit_on_white, load_image, load_mask, load_video, resize
 from ..shapes import ROPE_POSITIONS, area_size, cover_size, size_multiple
 from ..validate import whole_number
+from .options import Options
 from .request import Request
 
 TASKS = {
@@ -39,74 +41,53 @@ class Inputs:
     references: tuple[Tensor, ...] = ()
 
     @classmethod
-    def resolve(
-        cls,
-        preset: Preset,
-        prompt: str | Sequence[str],
-        *,
-        image=None,
-        last_image=None,
-        video=None,
-        mask=None,
-        reference_images: Sequence = (),
-        height: int | None = None,
-        width: int | None = None,
-        num_frames: int | None = None,
-        **numbers,
-    ) -> "Inputs":
+    def resolve(cls, preset: Preset, options: Options) -> "Inputs":
         """Check everything that was passed and load it.
 
-        Args: as in `WanPipeline.__call__`.
         Raises:
             InputError: naming the argument, its value, and what would be right.
         """
-        references = list(reference_images) if isinstance(reference_images, (list, tuple)) else [reference_images]
-        references = [r for r in references if r is not None]
-        _check_task(preset, image, last_image, video, mask, references)
-        image = None if image is None else load_image(image)
-        last_image = None if last_image is None else load_image(last_image, "last_image")
-        references = [load_image(r, f"reference_images[{i}]") for i, r in enumerate(references)]
-        if video is not None:
-            count, *video_size = clip_info(video)
-            num_frames = count if num_frames is None else num_frames
-        if image is not None or video is not None:
-            height, width = _complete_size(preset, height, width, *(video_size if image is None else image.shape[1:]))
-        request = Request.resolve(preset, prompt, height=height, width=width, num_frames=num_frames, **numbers)
+        references = _references(options)
+        _check_task(preset, options, references)
+        image = None if options.image is None else load_image(options.image)
+        last_image = None if options.last_image is None else load_image(options.last_image, "last_image")
+        references = [load_image(source, f"reference_images[{i}]") for i, source in enumerate(references)]
+        request = Request.resolve(preset, _fit_to_source(preset, options, image))
         shape = request.shape
         size = shape.height, shape.width
         if last_image is not None and shape.frames < 5:
             raise InputError(f"a last_image for a clip of {shape.frames} frame", "at least 5 frames")
         fit = cover if preset.task == "ti2v" else resize
-        mask = None if mask is None else load_mask(mask, shape.frames, *size)
         return cls(
             request,
-            None if image is None else fit(image, *size),
-            None if last_image is None else fit(last_image, *size),
-            None if video is None else load_video(video, shape.frames, *size),
-            mask,
-            tuple(fit_on_white(reference, *size) for reference in references),
+            image=None if image is None else fit(image, *size),
+            last_image=None if last_image is None else fit(last_image, *size),
+            mask=None if options.mask is None else load_mask(options.mask, shape.frames, *size),
+            video=None if options.video is None else load_video(options.video, shape.frames, *size),
+            references=tuple(fit_on_white(reference, *size) for reference in references),
         )
 
 
-def _check_task(preset: Preset, image, last_image, video, mask, references) -> None:
+def _references(options: Options) -> list[Any]:
+    """The reference images; a single one may be given without a list."""
+    given = options.reference_images
+    references = list(given) if isinstance(given, (list, tuple)) else [given]
+    return [reference for reference in references if reference is not None]
+
+
+def _check_task(preset: Preset, options: Options, references: Sequence[Any]) -> None:
     """Refuse inputs that this model's task does not have, and ask for those it needs."""
     task, channels = preset.task, preset.dit.in_channels
-    given = {
-        "image": image is not None,
-        "last_image": last_image is not None,
-        "video": video is not None,
-        "mask": mask is not None,
-        "reference_images": len(references) > 0,
-    }
-    for name, present in given.items():
-        if present and name not in TAKES[task]:
+    given = [name for name in ("image", "last_image", "video", "mask") if getattr(options, name) is not None]
+    for name in [*given, *(["reference_images"] if references else [])]:
+        if name not in TAKES[task]:
             homes = " or ".join(TASKS[other] for other, names in TAKES.items() if name in names)
             raise InputError(
                 f"{name} was given, but this is a {TASKS[task]} model ({channels} input channels)",
                 f"a model for {homes}",
                 f"Leave {name} out, or load that model",
             )
-    if task == "i2v" and image is None:
+    if task == "i2v" and options.image is None:
         raise InputError(
             f"no image for an {TASKS[task]} model ({channels} input channels)",
             "image, the first frame",
@@ -114,18 +95,32 @@ def _check_task(preset: Preset, image, last_image, video, mask, references) -> N
         )
 
 
+def _fit_to_source(preset: Preset, options: Options, image: Tensor | None) -> Options:
+    """The options with what is missing of frames and size taken from the given image or video."""
+    frames = options.num_frames
+    if image is not None:
+        _, height, width = image.shape
+    elif options.video is not None:
+        count, height, width = clip_info(options.video)
+        frames = count if frames is None else frames
+    else:
+        return options
+    height, width = _complete_size(preset, options.height, options.width, height, width)
+    return replace(options, num_frames=frames, height=height, width=width)
+
+
 def _complete_size(
     preset: Preset, height: int | None, width: int | None, source_height: int, source_width: int
 ) -> tuple[int, int]:
-    """(height, width), what is missing of it taken from the proportions of the given image or video."""
+    """(height, width), what is missing of it taken from the proportions of a source."""
     multiple = size_multiple(preset.vae, preset.dit)
-    if height is None and width is None:
-        choose = cover_size if preset.task == "ti2v" else area_size
-        return choose(source_height, source_width, preset.height * preset.width, multiple)
-    if height is None:
+    if height is not None and width is not None:
+        return height, width
+    if width is not None:
         width = whole_number("width", width, 1, ROPE_POSITIONS * multiple)
-        height = max(1, round(width * source_height / source_width / multiple)) * multiple
-    elif width is None:
+        return max(1, round(width * source_height / source_width / multiple)) * multiple, width
+    if height is not None:
         height = whole_number("height", height, 1, ROPE_POSITIONS * multiple)
-        width = max(1, round(height * source_width / source_height / multiple)) * multiple
-    return height, width
+        return height, max(1, round(height * source_width / source_height / multiple)) * multiple
+    choose = cover_size if preset.task == "ti2v" else area_size
+    return choose(source_height, source_width, preset.height * preset.width, multiple)

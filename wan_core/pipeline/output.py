@@ -1,6 +1,6 @@
 """A generation: latents that are decoded when somebody wants frames."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -22,11 +22,8 @@ class WanOutput:
     """
 
     def __init__(self, pipeline, request: Request, latents: Tensor):
-        self.pipeline, self.request, self.latents = (
-            pipeline,
-            request,
-            latents,
-        )  # the pipeline, for its VAE and where that runs
+        self.pipeline = pipeline  # for its VAE, and where that runs
+        self.request, self.latents = request, latents
         self._decoded: dict[int, np.ndarray] = {}
 
     @property
@@ -35,7 +32,7 @@ class WanOutput:
         return Frames(self)
 
     @torch.no_grad()
-    def chunks(self, sample: int = 0) -> Iterator[Tensor]:
+    def chunks(self, sample: int = 0) -> Generator[Tensor, None, None]:
         """Sample k as it comes from the decoder: (3, 1, H, W) in [-1, 1], then (3, 4, H, W) at a time.
 
         Raises:

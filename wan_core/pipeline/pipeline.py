@@ -1,50 +1,38 @@
 """WanPipeline: from a prompt, and images, frames and masks where given, to a clip."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..attention import NaNFallback, use_attention
 from ..attention import attention as attention_backend
+from ..attention import use_attention
 from ..checkpoints import find_model, load_dit, load_text_encoder, load_vae
 from ..checkpoints import summary as describe
 from ..checkpoints.formats.open import open_weights
 from ..checkpoints.identify import identify_experts
 from ..checkpoints.tokenizer import open_tokenizer
-from ..conditioning import FirstFrameMask, first_frame, image_to_video, vcu
-from ..config import BATCHED_CFG_MAX_TOKENS, Preset
+from ..config import Preset
 from ..devices import default_device, usable_device, usable_dtype
 from ..dit import WanDiT
 from ..errors import InputError
-from ..flow import draw_noise, sample
+from ..flow import Experts, draw_noise, sample
+from ..flow.guidance import BATCHED_CFG_MAX_TOKENS
+from ..flow.solvers import Callback
 from ..lora.file import AppliedLora, LoraReport, read_lora, target_expert
-from ..memory import ModelOffloader, OffloadedExpert, typed_oom
+from ..memory import ModelOffloader, typed_oom
 from ..text import UMT5, Tokenizer
 from ..vae import WanVAE
 from ..video import find_ffmpeg
+from .condition import Condition, encode_condition
+from .experts import expert_in_run
 from .inputs import Inputs
+from .options import Options
 from .output import WanOutput
 from .request import Request
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What the experts are given besides text, and how it changes the latent.
-
-    Attributes:
-        y, vace: as in `WanDiT.forward`.
-        keep: the given first frame of a TI2V-5B clip.
-        references: extra latent frames in front, dropped after sampling.
-    """
-
-    y: Tensor | None = None
-    vace: Tensor | None = None
-    keep: FirstFrameMask | None = None
-    references: int = 0
 
 
 class WanPipeline:
@@ -86,8 +74,8 @@ class WanPipeline:
             torch_dtype: what transformer and text encoder compute in; None: as stored. The VAE is always float32,
                 and the text encoder takes bfloat16 in place of float16.
             device: where to run; None: CUDA where there is one, else the CPU.
-            attention: of the transformer: sdpa | flash | sage | auto, see `wan_core.attention`. Another backend than sdpa
-                is replaced by it, with a warning, where it returns NaN or infinity.
+            attention: of the transformer: sdpa | flash | sage | auto, see `wan_core.attention`. Another backend than
+                sdpa is replaced by it, with a warning, where it returns NaN or infinity.
         Raises:
             InputError: a device, dtype or attention that cannot be used here.
             CheckpointNotFound: the folder, or a part of the model, is missing.
@@ -124,7 +112,7 @@ class WanPipeline:
         return self
 
     def enable_model_cpu_offload(self, device: torch.device | str | None = None) -> None:
-        """Keep one part of the model on the device at a time; the other expert is read ahead while one runs.
+        """Keep one part of the model on the device at a time; the low-noise expert is prefetched while the other runs.
 
         Args:
             device: None: the pipeline's own.
@@ -210,9 +198,9 @@ class WanPipeline:
         flow_shift: float | None = None,
         solver: str = "unipc",
         seed: int | Sequence[int] | None = None,
-        callback: Callable[[int, int, Tensor, Tensor], None] | None = None,
+        callback: Callback | None = None,
         step_cache: float | None = None,
-    ) -> "WanOutput":
+    ) -> WanOutput:
         """Generate a clip, or one for each prompt of a list. None means the official default of this model.
 
         Args:
@@ -237,39 +225,25 @@ class WanPipeline:
             VideoError: no ffmpeg to save the clip with.
             NumericalError: the model returned NaN or infinity. OutOfMemory: the device ran out of memory.
         """
-        if callback is not None and not callable(callback):
-            raise InputError(f"callback is {callback!r}", "a function of (i, t, x, x0)")
-        inputs = Inputs.resolve(
-            self.preset,
-            prompt,
-            negative_prompt=negative_prompt,
-            image=image,
-            last_image=last_image,
-            video=video,
-            mask=mask,
-            reference_images=reference_images,
-            height=height,
-            width=width,
-            num_frames=num_frames,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            guidance_scale_2=guidance_scale_2,
-            boundary_ratio=boundary_ratio,
-            flow_shift=flow_shift,
-            solver=solver,
-            seed=seed,
-            step_cache=step_cache,
-        )
+        given = locals()  # each parameter under its own name, which is that of its field in Options
+        del given["self"]
+        return self.generate(Options(**given))
+
+    def generate(self, options: Options) -> WanOutput:
+        """What a call of the pipeline does, with its parameters in one object."""
+        if options.callback is not None and not callable(options.callback):
+            raise InputError(f"callback is {options.callback!r}", "a function of (i, t, x, x0)")
+        inputs = Inputs.resolve(self.preset, options)
         find_ffmpeg()  # the clip will want to be saved: better said now than after the sampling
         try:
             with typed_oom(self.offloader.device):
                 request = replace(inputs.request, loras=tuple(note for _, note in self._loras))
-                return WanOutput(self, request, self._latents(inputs, callback))
+                return WanOutput(self, request, self._latents(inputs, options.callback))
         finally:
             self.offloader.end_run()
             del inputs  # an error's traceback would keep its images and frames
 
-    def _latents(self, inputs: Inputs, callback) -> Tensor:
+    def _latents(self, inputs: Inputs, callback: Callback | None) -> Tensor:
         positive, negative = self.encode_prompts(inputs.request)
         return self.denoise(inputs.request, positive, negative, self.condition(inputs), callback)
 
@@ -290,66 +264,45 @@ class WanPipeline:
 
     @torch.no_grad()
     def condition(self, inputs: Inputs) -> Condition:
-        """Encode the given images, frames and masks for this model's task."""
-        task, shape = self.preset.task, inputs.request.shape
-        if task == "t2v" or (task == "ti2v" and inputs.image is None):
-            return Condition()
-        vae = self.offloader.load(self.vae)
-        if task == "i2v":
-            return Condition(y=image_to_video(vae, inputs.image, shape.frames, inputs.last_image))
-        if task == "ti2v":
-            return Condition(keep=FirstFrameMask(first_frame(vae, inputs.image), self.preset.dit.patch))
-        context = vcu(
-            vae,
-            inputs.video,
-            inputs.mask,
-            inputs.references,
-            frames=shape.frames,
-            height=shape.height,
-            width=shape.width,
-        )
-        return Condition(vace=context, references=len(inputs.references))
+        """The given images, frames and masks, encoded for this model's task."""
+        return encode_condition(lambda: self.offloader.load(self.vae), self.preset, inputs)
 
     def denoise(
         self,
         request: Request,
         positive: Sequence[Tensor],
         negative: Sequence[Tensor] | None,
-        condition: Condition = Condition(),
-        callback: Callable[[int, int, Tensor, Tensor], None] | None = None,
+        condition: Condition | None = None,
+        callback: Callback | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
         """Latents (B, z, T', h, w) of every sample, in one solver run across both experts.
 
         Each sample goes through the model by itself, so it does not depend on the others.
         """
-        z, t, h, w = request.shape.latent(self.preset.vae)
-        device = self.offloader.device
-        if noise is None:
-            noise = draw_noise((z, t + condition.references, h, w), request.seeds)
-        successor = self.low if "low" in request.plan() else None
-        high = NaNFallback(OffloadedExpert(self.high, self.offloader, successor), self.high)
-        experts = request.experts(
-            high, NaNFallback(OffloadedExpert(self.low, self.offloader), self.low) if self.low else None
-        )
-        guided = experts.velocity(
+        condition, schedule = condition or Condition(), request.schedule()
+        guided = self._experts(request).velocity(
             positive,
             negative,
             y=condition.y,
             vace=condition.vace,
             step_cache=request.step_cache,
-            schedule=request.schedule(),
+            schedule=schedule,
             batch_cfg=request.shape.tokens(self.preset.vae, self.preset.dit) <= BATCHED_CFG_MAX_TOKENS,
         )
-        keep, x = condition.keep, noise.to(device)
-        if keep is None:
-            latents = sample(guided, x, request.schedule(), request.solver, callback)
-        else:
 
-            def velocity(x: Tensor, t: Tensor) -> Tensor:
-                return guided(x, keep.timesteps(t, x))
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            return guided(x, condition.timesteps(t, x))
 
-            latents = sample(
-                velocity, keep.constrain(x), request.schedule(), request.solver, callback, pin=keep.constrain
-            )
+        if noise is None:
+            z, frames, h, w = request.shape.latent(self.preset.vae)
+            noise = draw_noise((z, frames + condition.references, h, w), request.seeds)
+        x = condition.constrain(noise.to(self.offloader.device))
+        latents = sample(velocity, x, schedule, request.solver, callback, pin=condition.constrain)
         return latents[:, :, condition.references :]
+
+    def _experts(self, request: Request) -> Experts:
+        """The models as this request uses them: loaded when called, the low-noise expert prefetched."""
+        low = None if self.low is None else expert_in_run(self.low, self.offloader)
+        successor = self.low if "low" in request.plan() else None
+        return request.experts(expert_in_run(self.high, self.offloader, successor), low)

@@ -5,8 +5,8 @@ from collections import Counter
 import torch
 
 from ..config import Preset
-from ..memory import estimate
 from ..shapes import latent_frames
+from .estimate import estimate_memory
 from .request import Request
 
 GIB = 2**30
@@ -27,7 +27,7 @@ def idle_experts(request: Request) -> list[str]:
 
 def plan_text(preset: Preset, request: Request, dtype: torch.dtype = torch.bfloat16) -> str:
     """The plan as text: a line of numbers, the size, a row a step, and estimated memory in `dtype`."""
-    shape, schedule, memory = request.shape, request.schedule(), estimate(preset, request.shape, dtype)
+    shape, schedule, memory = request.shape, request.schedule(), estimate_memory(preset, request.shape, dtype)
     tokens = shape.tokens(preset.vae, preset.dit)
     lines = [
         f"{preset.name}: {step_counts(request)}, shift {request.shift:g}, solver {request.solver}",
@@ -36,7 +36,7 @@ def plan_text(preset: Preset, request: Request, dtype: torch.dtype = torch.bfloa
         "",
         "step  timestep   sigma  expert",
     ]
-    for i, (t, who) in enumerate(zip(schedule.timesteps.tolist(), request.plan())):
+    for i, (t, who) in enumerate(zip(schedule.timesteps.tolist(), request.plan(), strict=True)):
         lines.append(f"{i + 1:4}  {t:8}  {schedule.sigmas[i]:.4f}  {who if request.boundary is not None else 'model'}")
     lines += [
         "",

@@ -5,13 +5,17 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral
+from typing import Any
+
+from torch import Tensor
 
 from ..config import Preset
 from ..errors import InputError
-from ..flow import SOLVERS, Experts, FlowSchedule
+from ..flow import SOLVERS, Expert, Experts, FlowSchedule, Model
 from ..flow.schedule import MAX_SHIFT, MIN_SHIFT
 from ..shapes import VideoShape, check_shape
 from ..validate import real_number, whole_number
+from .options import Options
 
 MAX_SEED = 2**64 - 1
 
@@ -44,85 +48,62 @@ class Request:
     loras: tuple[str, ...] = ()
 
     @classmethod
-    def resolve(
-        cls,
-        preset: Preset,
-        prompt: str | Sequence[str] = "",
-        *,
-        negative_prompt: str | Sequence[str] | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        num_frames: int | None = None,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        guidance_scale_2: float | None = None,
-        boundary_ratio: float | None = None,
-        flow_shift: float | None = None,
-        solver: str = "unipc",
-        seed: int | Sequence[int] | None = None,
-        step_cache: float | None = None,
-    ) -> "Request":
+    def resolve(cls, preset: Preset, options: Options) -> "Request":
         """Fill in the preset's defaults and check every number.
 
-        Args: as in `WanPipeline.__call__`.
         Raises:
             InputError: naming the argument, its value, and what would be right.
         """
-
-        def given(value, default):
-            return default if value is None else value
-
-        prompts = _texts("prompt", prompt)
-        negatives = _texts("negative_prompt", given(negative_prompt, preset.negative_prompt))
-        if len(negatives) not in (1, len(prompts)):
-            raise InputError(f"{len(negatives)} negative prompts for {len(prompts)} prompts", "one, or one for each")
-        low = given(guidance_scale_2, given(guidance_scale, preset.guidance_low))
-        if not preset.two_experts and (guidance_scale_2 is not None or boundary_ratio is not None):
+        pair = preset.two_experts
+        if not pair and (options.guidance_scale_2 is not None or options.boundary_ratio is not None):
             raise InputError(
                 f"guidance_scale_2 or boundary_ratio for {preset.name}, a single model",
                 "a pair of experts",
                 "Leave them out",
             )
-        if solver not in SOLVERS:
-            raise InputError(f"solver is {solver!r}", "one of " + ", ".join(SOLVERS))
+        if options.solver not in SOLVERS:
+            raise InputError(f"solver is {options.solver!r}", "one of " + ", ".join(SOLVERS))
+        prompts, negatives = _prompts(preset, options)
+        guidance_low = _first_given(options.guidance_scale_2, options.guidance_scale, preset.guidance_low)
+        boundary = _first_given(options.boundary_ratio, preset.boundary)
+        shape = check_shape(
+            _first_given(options.num_frames, preset.frames),
+            _first_given(options.height, preset.height),
+            _first_given(options.width, preset.width),
+            preset.vae,
+            preset.dit,
+        )
         request = cls(
             model=preset.name,
             prompts=prompts,
-            negative_prompts=negatives * len(prompts) if len(negatives) == 1 else negatives,
-            seeds=_seeds(seed, len(prompts)),
-            shape=check_shape(
-                given(num_frames, preset.frames),
-                given(height, preset.height),
-                given(width, preset.width),
-                preset.vae,
-                preset.dit,
-            ),
+            negative_prompts=negatives,
+            seeds=_seeds(options.seed, len(prompts)),
+            shape=shape,
             fps=preset.fps,
-            steps=given(num_inference_steps, preset.steps),
-            shift=real_number("flow_shift", given(flow_shift, preset.shift), MIN_SHIFT, MAX_SHIFT),
-            solver=solver,
-            guidance=real_number("guidance_scale", given(guidance_scale, preset.guidance), 0),
-            guidance_low=real_number("guidance_scale_2", low, 0) if preset.two_experts else None,
-            boundary=real_number("boundary_ratio", given(boundary_ratio, preset.boundary), 0, 1)
-            if preset.two_experts
-            else None,
-            step_cache=real_number("step_cache", given(step_cache, 0.0), 0, 1),
+            steps=_first_given(options.num_inference_steps, preset.steps),
+            shift=real_number("flow_shift", _first_given(options.flow_shift, preset.shift), MIN_SHIFT, MAX_SHIFT),
+            solver=options.solver,
+            guidance=real_number("guidance_scale", _first_given(options.guidance_scale, preset.guidance), 0),
+            guidance_low=real_number("guidance_scale_2", guidance_low, 0) if pair else None,
+            boundary=real_number("boundary_ratio", boundary, 0, 1) if pair else None,
+            step_cache=real_number("step_cache", _first_given(options.step_cache, 0.0), 0, 1),
         )
         request.schedule()  # checks the number of steps
         return request
 
     def schedule(self) -> FlowSchedule:
+        """Noise levels and timesteps."""
         return FlowSchedule.official(self.steps, self.shift, self.solver)
 
-    def experts(self, high=None, low=None) -> Experts:
-        """The pair under this request's boundary and guidance; without models it can still `plan`."""
+    def experts(self, high: Model | Expert, low: Model | Expert | None) -> Experts:
+        """The pair, or the single model, under this request's boundary and guidance."""
         if self.boundary is None:
             return Experts(high, None, cfg_high=self.guidance, cfg_low=self.guidance)
-        return Experts(high, low or _absent, self.boundary, self.guidance, self.guidance_low)
+        return Experts(high, low, self.boundary, self.guidance, self.guidance_low)
 
     def plan(self) -> list[str]:
         """The expert of each step, "high" or "low"; "high" throughout for a single model."""
-        return self.experts().plan(self.schedule())
+        return self.experts(_absent, _absent).plan(self.schedule())
 
     def guided(self) -> bool:
         """Whether any expert has a guidance scale other than 1, and so needs the negative prompt."""
@@ -142,8 +123,23 @@ class Request:
         return record | {"comment": json.dumps(record | {"settings": settings}, ensure_ascii=False)}
 
 
-def _absent(*args, **kwargs):
+def _absent(x: Tensor, t: Tensor, text: Tensor, **conditions: Any) -> Tensor:
+    """In place of a model where only the plan of a run is wanted."""
     raise InputError("a plan cannot be run", "models")
+
+
+def _first_given(*values: Any) -> Any:
+    """The first value that is given."""
+    return next((value for value in values if value is not None), None)
+
+
+def _prompts(preset: Preset, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Prompts and negative prompts, one of each a sample."""
+    prompts = _texts("prompt", options.prompt)
+    negatives = _texts("negative_prompt", _first_given(options.negative_prompt, preset.negative_prompt))
+    if len(negatives) not in (1, len(prompts)):
+        raise InputError(f"{len(negatives)} negative prompts for {len(prompts)} prompts", "one, or one for each")
+    return prompts, negatives * len(prompts) if len(negatives) == 1 else negatives
 
 
 def _texts(name: str, value: str | Sequence[str]) -> tuple[str, ...]:
