@@ -1,7 +1,7 @@
 """Named tensors of a model part, known by their headers and read when they are used."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,14 +40,18 @@ class Weights:
         source: the path, for messages.
         size: bytes on disk, or in memory for a state dict.
         scales: name of a packed weight → what its numbers are multiplied with.
+        array: key → a list of strings or numbers in the header, or None; only GGUF files have them.
     """
 
-    def __init__(self, info: Mapping[str, TensorInfo], places: Mapping, metadata, source: str, size: int):
+    def __init__(
+        self, info: Mapping[str, TensorInfo], places: Mapping, metadata, source: str, size: int, array=lambda key: None
+    ):
         self.info, self.metadata, self.source, self.size = dict(info), dict(metadata), source, size
         # Of tensors that are not in safetensors files: name → (the mapping they are in, their name there).
         self._places = dict(places)
         self._open: dict[Path, Tensor] = {}
         self.scales: dict[str, Tensor] = {}
+        self.array: Callable[[str], list | None] = array
 
     @classmethod
     def joined(cls, parts: Sequence["Weights"], source: str) -> "Weights":
@@ -99,6 +103,7 @@ class Weights:
             self.metadata,
             self.source,
             self.size,
+            self.array,
         )
 
 
