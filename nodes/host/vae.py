@@ -16,7 +16,7 @@ from ...wan_core.memory.estimate import decoding_bytes
 from ...wan_core.vae import WanVAE
 from ...wan_core.vae.convolution import Direct
 from ...wan_core.vae.tiling import decode_tiled, encode_tiled
-from .files import load_file
+from .loading import load_file
 
 
 class _Direct(Direct):

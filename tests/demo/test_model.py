@@ -11,11 +11,10 @@ from scripts.demo_model.comfyui import write_comfyui_models
 from scripts.demo_model.judge import fidelity, look, psnr
 from scripts.demo_model.train_vae import inside_psnr
 from wan_core import WanPipeline
-from wan_core.checkpoints import inspect, load_dit, load_text_encoder, load_vae
+from wan_core.checkpoints import inspect, load_dit, load_text_encoder, load_vae, open_tokenizer
 from wan_core.cli import OK, main
 from wan_core.config import NEGATIVE_PROMPT
 from wan_core.demo.release import DEMO_NUMBERS, FOLDER, TASKS, demo_model
-
 from wan_core.video import read_video, to_uint8
 
 QUICK = DEMO_NUMBERS | {"num_inference_steps": 10}

@@ -15,8 +15,7 @@ from ..errors import CheckpointError
 from ..text import UMT5
 from ..vae import WanVAE
 from .families import family_of
-from .formats import Weights, from_state_dict, open_weights
-from .formats.open import read_config
+from .formats import Weights, from_state_dict, open_weights, read_config
 from .infer import infer_dit, infer_text, infer_vae, main_dtype
 from .key_maps import PARTS, to_official
 from .quant import check_formats, mark_quantized, quantized_weight
@@ -142,9 +141,9 @@ def _build(
         if info.qtype:
             state[name] = quantized_weight(weights, name, dtype, device)
         elif info.dtype == wanted and device.type == "cpu":
-            state[name] = weights.mapped(name)
+            state[name] = weights.tensor(name)
         else:
-            state[name] = weights.read(name).to(device, wanted)
+            state[name] = weights.tensor(name, transient=True).to(device, wanted)
     module.load_state_dict(state, assign=True)
     return module.eval().requires_grad_(False)
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError, CheckpointNotFound
 from .build import open_part, sibling_config
-from .formats import Weights
-from .formats.open import checked_path, load_json
+from .formats import Weights, checked_path, load_json
 from .identify import expert_from_name
 from .infer import infer_dit, infer_vae
 from .key_maps import PARTS, find_part

@@ -7,8 +7,7 @@ from ..config import DiTConfig, TextConfig, VAEConfig
 from ..errors import CheckpointNotFound
 from .build import sibling_config
 from .families import describe_dit, family_of
-from .formats import Weights, open_weights
-from .formats.open import checked_path
+from .formats import Weights, checked_path, open_weights
 from .infer import describe_dtypes, infer_dit, infer_text, infer_vae, quant_marker
 from .key_maps import PARTS, find_part, no_part, to_official
 from .model_files import open_model
@@ -110,7 +109,7 @@ def _part(path: Path, weights: Weights, kind: str) -> PartInfo:
     return PartInfo(
         path,
         kind,
-        "gguf" if path.suffix.lower() == ".gguf" else "comfyui" if prefix else layout,
+        "gguf" if weights.format == "gguf" else "comfyui" if prefix else layout,
         family,
         describe_dtypes(part) + (f", quantised ({marker})" if marker else ""),
         sum(info.parameters for info in part.info.values()),

@@ -28,7 +28,7 @@ def embedded_tokenizer(source: str | Path | Weights) -> bytes:
     weights = source if isinstance(source, Weights) else open_weights(source)
     name = next((name for name in weights if name.endswith("spiece_model")), None)
     if name is not None:
-        return weights.read(name).numpy().tobytes()
+        return weights.tensor(name).numpy().tobytes()
     return _from_arrays(weights)
 
 
@@ -38,7 +38,7 @@ def _from_arrays(weights: Weights) -> bytes:
     Source: sentencepiece_model.proto; the tokenizer keys of docs/gguf.md.
     """
     key = "tokenizer.ggml."
-    tokens, scores, types = (weights.array(key + name) for name in ("tokens", "scores", "token_type"))
+    tokens, scores, types = (weights.metadata_array(key + name) for name in ("tokens", "scores", "token_type"))
     if not tokens or not scores or not types or not len(tokens) == len(scores) == len(types):
         raise CheckpointError(
             f"{weights.source} holds no tokenizer",
@@ -50,7 +50,7 @@ def _from_arrays(weights: Weights) -> bytes:
         for token, score, type_ in zip(tokens, scores, types, strict=True)
     )
     flags = {3: "add_space_prefix", 4: "remove_extra_whitespaces"}
-    normaliser = _field(2, bytes(weights.array(key + "precompiled_charsmap") or ()))
+    normaliser = _field(2, bytes(weights.metadata_array(key + "precompiled_charsmap") or ()))
     normaliser += b"".join(_number(field, weights.metadata.get(key + name) != "False") for field, name in flags.items())
     # A unigram model; unknown 2, end of sequence 1, no start of sequence, padding 0.
     unigram = _number(3, 1) + _number(40, 2) + _number(42, 1) + _number(43, 0)

@@ -43,7 +43,7 @@ def equals_golden(tmp):
         weights = {key.removeprefix(f"w.{who}."): t for key, t in tensors.items() if key.startswith(f"w.{who}.")}
         save_file(weights, folder / "model.safetensors")
         paths.append(str(folder))
-    high, low = part("nodes.host.pair").load_pair(*paths)
+    high, low = part("nodes.host.loading").load_pair(*paths)
     drawn, comfy.sample.prepare_noise = comfy.sample.prepare_noise, lambda latent, *args: tensors["in.noise"][None]
     conds = [[[tensors[key][None], {}]] for key in ("in.context", "in.context_null")]
     low_cfg, high_cfg = config["guide_scale_low_high"]

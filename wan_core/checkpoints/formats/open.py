@@ -151,8 +151,7 @@ def _open_safetensors(path: Path) -> Weights:
 def _open_gguf(path: Path) -> Weights:
     file = GGUF(path)
     info = {name: TensorInfo(t.dtype, t.shape, qtype=t.qtype) for name, t in file.tensors.items()}
-    places = {name: (file, name) for name in info}
-    return Weights(info, places, file.metadata, str(path), path.stat().st_size, file.array)
+    return Weights(info, {name: (file, name) for name in info}, file.metadata, str(path), path.stat().st_size)
 
 
 _READERS = {

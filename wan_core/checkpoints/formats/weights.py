@@ -1,7 +1,7 @@
 """Named tensors of a model part, known by their headers and read when they are used."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,18 +40,15 @@ class Weights:
         source: the path, for messages.
         size: bytes on disk, or in memory for a state dict.
         scales: name of a packed weight → what its numbers are multiplied with.
-        array: key → a list of strings or numbers in the header, or None; only GGUF files have them.
     """
 
-    def __init__(
-        self, info: Mapping[str, TensorInfo], places: Mapping, metadata, source: str, size: int, array=lambda key: None
-    ):
+    def __init__(self, info: Mapping[str, TensorInfo], places: Mapping, metadata, source: str, size: int):
         self.info, self.metadata, self.source, self.size = dict(info), dict(metadata), source, size
         # Of tensors that are not in safetensors files: name → (the mapping they are in, their name there).
         self._places = dict(places)
         self._open: dict[Path, Tensor] = {}
         self.scales: dict[str, Tensor] = {}
-        self.array: Callable[[str], list | None] = array
+        self.format = "memory" if source == "the state dict" else Path(source).suffix.lower().lstrip(".")
 
     @classmethod
     def joined(cls, parts: Sequence["Weights"], source: str) -> "Weights":
@@ -95,6 +92,15 @@ class Weights:
             return getattr(source, "read", source.__getitem__)(stored)
         return view_bytes(map_bytes(info.file, info.offset, info.size), info.dtype, info.shape)
 
+    def tensor(self, name: str, *, transient: bool = False) -> Tensor:
+        """The tensor, memory-mapped; a transient one through a mapping of its own."""
+        return self.read(name) if transient else self.mapped(name)
+
+    def metadata_array(self, key: str) -> list | None:
+        """A list of strings or numbers from the header, or None."""
+        file = next((file for file, _ in self._places.values()), None)
+        return file.array(key) if file is not None and hasattr(file, "array") else None
+
     def renamed(self, names: Mapping[str, str]) -> "Weights":
         """Only the tensors in `names` (ours → theirs), under our names."""
         return Weights(
@@ -103,7 +109,6 @@ class Weights:
             self.metadata,
             self.source,
             self.size,
-            self.array,
         )
 
 
