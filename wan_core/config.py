@@ -82,7 +82,7 @@ class DiTConfig:
 
         What is missing takes the numbers of A14B.
         """
-        return config if isinstance(config, cls) else cls(**cls.values(config))
+        return config if isinstance(config, DiTConfig) else cls(**cls.values(config))
 
     @staticmethod
     def values(config: Mapping) -> dict:
@@ -159,7 +159,7 @@ class TextConfig:
 
         What is missing takes the numbers of umT5-xxl.
         """
-        return config if isinstance(config, cls) else cls(**cls.values(config))
+        return config if isinstance(config, TextConfig) else cls(**cls.values(config))
 
     @staticmethod
     def values(config: Mapping) -> dict:

@@ -134,7 +134,7 @@ def _build(
     device, dtype, expected = usable_device(device), usable_dtype(dtype), module.state_dict()
     _check_names(weights, expected)
     dtype = _compute_dtype(weights, dtype)
-    state = {}
+    state: dict[str, Tensor] = {}
     for name in expected:
         info = weights.info[name]
         wanted = info.dtype if keep(name) and info.dtype.itemsize >= dtype.itemsize else dtype

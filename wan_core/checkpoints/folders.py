@@ -26,7 +26,7 @@ class ModelFolder:
         high, low: transformer file or folder; low is None for a single model.
         tokenizer: its folder, or the text-encoder file that embeds it.
         boundary: as the folder states it, or None.
-        named: whether names or metadata say which expert is which; else their order is the alphabet's.
+        named: whether names or metadata say which expert is which; else they are in alphabetical order.
     """
 
     layout: str
@@ -70,12 +70,11 @@ def _official(folder: Path) -> ModelFolder:
         raise CheckpointNotFound(
             f"{folder} has {present.name} but no {absent.name}", "both experts", f"Download {absent.name} as well"
         )
-    if not high.is_dir():
-        high, low = folder, None
+    two = high.is_dir()
     return ModelFolder(
         "official",
-        high,
-        low,
+        high=high if two else folder,
+        low=low if two else None,
         vae=_only(folder, ("*VAE*.pth", "*VAE*.safetensors"), "VAE file (Wan2.1_VAE.pth or Wan2.2_VAE.pth)"),
         text_encoder=_only(
             folder, ("models_t5*.pth", "models_t5*.safetensors"), "text encoder (models_t5_umt5-xxl-enc-bf16.pth)"
@@ -115,11 +114,8 @@ def _diffusers(folder: Path) -> ModelFolder:
 
 
 def _comfyui(folder: Path, open_once: Open) -> ModelFolder:
-    found: dict[str, list[Path]] = {kind: [] for kind in PARTS}
-    for file in sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SINGLE_FILES):
-        for kind in PARTS:
-            if find_part(kind, open_once(file)):
-                found[kind].append(file)
+    every = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SINGLE_FILES)
+    found = {kind: [file for file in every if find_part(kind, open_once(file))] for kind in PARTS}
     for kind, files in found.items():
         if not files:
             raise CheckpointNotFound(

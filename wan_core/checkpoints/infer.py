@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
@@ -45,7 +46,7 @@ def infer_dit(weights: Weights, config: DiTConfig | Mapping | None = None) -> Di
             "Pass config= with the model's num_heads, or put its config.json beside the weights",
         )
     layers, vace = _layers(weights, "blocks"), _layers(weights, "vace_blocks")
-    inferred = {
+    inferred: dict[str, Any] = {
         "dim": dim,
         "ffn_dim": weights.shape("blocks.0.ffn.0.weight", 2)[0],
         "heads": dim // 128,

@@ -1,5 +1,6 @@
 """`inspect`: what a file or folder is, from headers alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,5 +134,9 @@ def _describe_text(part: Weights) -> tuple[TextConfig, str]:
     return config, "umT5-xxl" if config == TextConfig() else f"umT5 of width {config.dim}"
 
 
-# kind → its config and what to call it
-_DESCRIBE = {"dit": _describe_dit, "vae": _describe_vae, "text_encoder": _describe_text}
+# kind → its config, and what to call it
+_DESCRIBE: dict[str, Callable[[Weights], tuple[DiTConfig | VAEConfig | TextConfig, str]]] = {
+    "dit": _describe_dit,
+    "vae": _describe_vae,
+    "text_encoder": _describe_text,
+}
