@@ -7,8 +7,8 @@ from typing import ClassVar
 from .errors import CheckpointError
 
 TRAIN_TIMESTEPS = 1000  # Wan2.2 wan/configs/shared_config.py: num_train_timesteps
-# Clips of up to so many tokens have both passes of guidance in one batch. On a CPU that takes 0.8 of the time at 80
-# tokens, and more than two calls from 720 on (benchmarks/results/pipeline.md).
+# Clips of up to so many tokens have both passes of guidance in one batch. On a CPU that takes 0.8 of the time at 80 tokens, and
+# more than two calls from 720 on (benchmarks/results/pipeline.md).
 BATCHED_CFG_MAX_TOKENS = 512
 
 # Wan2.2 wan/configs/shared_config.py: sample_neg_prompt

@@ -27,8 +27,7 @@ def load_file(path: str | Path) -> tuple[State, dict]:
     Raises:
         CheckpointError: a damaged file, a Git LFS pointer, a web page.
     """
-    open_weights(path)  # checks headers, and pickles before anything runs them; reads no tensor
-    return _read(Path(path))
+    return _read(open_weights(path))
 
 
 def load_pair(high: str, low: str | None):
@@ -131,23 +130,27 @@ def _read_expert(weights: Weights) -> State:
     """Tensors under official names, as ComfyUI or the GGUF layers take them."""
     if weights.format == "gguf":
         return quantized_state(open_part(weights, "dit"))
-    path, state, metadata = Path(weights.source), {}, {}
-    for file in weight_files(path) if path.is_dir() else [path]:
-        part, notes = _read(file)
-        state |= part
-        metadata |= notes
-    state = {ours: state[theirs] for ours, theirs in to_official("dit", state, path.name).items()}
+    state, metadata = _read(weights)
+    names = to_official("dit", state, Path(weights.source).name)
+    state = {ours: state[theirs] for ours, theirs in names.items()}
     return comfy.utils.convert_old_quants(state, "", metadata=metadata)[0]
 
 
-def _read(path: Path) -> tuple[State, dict]:
-    try:
-        state, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
-    except Exception as error:  # a damaged pickle can fail in any way that a program can
-        raise CheckpointError(
-            f"{path.name} cannot be read ({type(error).__name__})", "a complete weight file", "Download it again"
-        ) from error
-    return state, metadata or {}
+def _read(weights: Weights) -> tuple[State, dict]:
+    """Stored tensors and header metadata, through ComfyUI's reader; torch's, which it calls, would run a pickle."""
+    if weights.format == "pth":
+        return {name: weights.tensor(name) for name in weights}, {}
+    path, state, metadata = Path(weights.source), {}, {}
+    for file in weight_files(path) if path.is_dir() else [path]:
+        try:
+            part, notes = comfy.utils.load_torch_file(str(file), safe_load=True, return_metadata=True)
+        except Exception as error:
+            raise CheckpointError(
+                f"{file.name} cannot be read ({type(error).__name__})", "a complete weight file", "Download it again"
+            ) from error
+        state |= part
+        metadata |= notes or {}
+    return state, metadata
 
 
 def _describe(config: DiTConfig) -> str:

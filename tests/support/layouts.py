@@ -222,25 +222,16 @@ def add_tokenizer(writer: gguf.GGUFWriter, proto: bytes) -> None:
 def write_gguf_folder(folder: Path, source: Path, preset: Preset, kind: str = "Q8_0") -> Path:
     """Experts and text encoder in GGUF, the VAE as ComfyUI's single file."""
     write_comfyui_folder(folder, source, preset)
-    for file in sorted((folder / "diffusion_models").iterdir()):
-        write_gguf(file.with_suffix(".gguf"), state_of(file, "dit"), _matrices_as(kind))
-        file.unlink()
-    pack_text_encoder(folder, source, kind)
-    return folder
 
-
-def pack_text_encoder(folder: Path, source: Path, kind: str = "Q8_0") -> None:
-    """GGUF in place of the text encoder of a folder of ComfyUI single files."""
-    text = next((folder / "text_encoders").iterdir())
-    state = {llama_cpp_name(name): t for name, t in state_of(text, "text_encoder").items()}
-    proto = (source / "google" / "umt5-xxl" / "spiece.model").read_bytes()
-    path = text.with_suffix(".gguf")
-    write_gguf(path, state, _matrices_as(kind), "t5encoder", lambda writer: add_tokenizer(writer, proto))
-    text.unlink()
-
-
-def _matrices_as(kind: str):
     def kind_of(name, tensor):
         return kind if tensor.ndim == 2 and ("blocks." in name or "blk." in name) and "rel_b" not in name else "F32"
 
-    return kind_of
+    for file in sorted((folder / "diffusion_models").iterdir()):
+        write_gguf(file.with_suffix(".gguf"), state_of(file, "dit"), kind_of)
+        file.unlink()
+    text = next((folder / "text_encoders").iterdir())
+    state = {llama_cpp_name(name): t for name, t in state_of(text, "text_encoder").items()}
+    proto = (source / "google" / "umt5-xxl" / "spiece.model").read_bytes()
+    write_gguf(text.with_suffix(".gguf"), state, kind_of, "t5encoder", lambda writer: add_tokenizer(writer, proto))
+    text.unlink()
+    return folder

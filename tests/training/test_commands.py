@@ -5,10 +5,8 @@ from safetensors.torch import load_file
 
 from scripts.demo_model.clips import SCENES, clip
 from scripts.demo_model.text import captions
-from tests.support.layouts import pack_text_encoder, write_comfyui_folder
 from wan_core.checkpoints import load_dit, load_vae
 from wan_core.cli import BAD_INPUT, BAD_MODEL, OK, main
-from wan_core.testing import tiny_preset
 from wan_core.video import export_to_video
 
 
@@ -43,13 +41,6 @@ def test_an_expert(official_folder, clips, tmp_path, model):
     trained = load_dit(tmp_path / "expert_low.safetensors")
     assert trained.config.in_channels == (36 if model == "i2v-a14b" else 16)
     assert main(arguments) == OK  # the encoded clips are read again
-
-
-def test_with_a_text_encoder_in_gguf(official_folder, clips, tmp_path):
-    model = write_comfyui_folder(tmp_path / "model", official_folder(), tiny_preset("t2v-a14b"))
-    pack_text_encoder(model, official_folder())
-    arguments = ["train", "expert", str(model), str(clips), "--out", str(tmp_path), "--expert", "low", *NUMBERS]
-    assert main(arguments) == OK
 
 
 def test_a_lora(official_folder, clips, tmp_path, capfd):

@@ -48,7 +48,8 @@ class Weights:
         self._places = dict(places)
         self._open: dict[Path, Tensor] = {}
         self.scales: dict[str, Tensor] = {}
-        self.format = "memory" if source == "the state dict" else Path(source).suffix.lower().lstrip(".")
+        suffix = Path(source).suffix.lower().lstrip(".")
+        self.format = "pth" if suffix in ("pt", "bin", "ckpt") else suffix
 
     @classmethod
     def joined(cls, parts: Sequence["Weights"], source: str) -> "Weights":
