@@ -21,13 +21,13 @@ from .model import ExpertConfig
 State = dict[str, torch.Tensor]
 
 
-def load_file(path: str | Path) -> tuple[State, dict]:
-    """Tensors and header metadata.
+def load_file(source: str | Path | Weights) -> tuple[State, dict]:
+    """Tensors and header metadata of a file, which may have been opened already.
 
     Raises:
         CheckpointError: a damaged file, a Git LFS pointer, a web page.
     """
-    return _read(open_weights(path))
+    return _read(source if isinstance(source, Weights) else open_weights(source))
 
 
 def load_pair(high: str, low: str | None):
@@ -143,13 +143,13 @@ def _read(weights: Weights) -> tuple[State, dict]:
     path, state, metadata = Path(weights.source), {}, {}
     for file in weight_files(path) if path.is_dir() else [path]:
         try:
-            part, notes = comfy.utils.load_torch_file(str(file), safe_load=True, return_metadata=True)
+            tensors, header = comfy.utils.load_torch_file(str(file), safe_load=True, return_metadata=True)
         except Exception as error:
             raise CheckpointError(
                 f"{file.name} cannot be read ({type(error).__name__})", "a complete weight file", "Download it again"
             ) from error
-        state |= part
-        metadata |= notes or {}
+        state |= tensors
+        metadata |= header or {}
     return state, metadata
 
 

@@ -114,22 +114,24 @@ def _diffusers(folder: Path) -> ModelFolder:
 
 
 def _comfyui(folder: Path, open_once: Open) -> ModelFolder:
-    every = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SINGLE_FILES)
-    found = {kind: [file for file in every if find_part(kind, open_once(file))] for kind in PARTS}
-    for kind, files in found.items():
-        if not files:
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SINGLE_FILES)
+    candidates = {kind: [file for file in files if find_part(kind, open_once(file))] for kind in PARTS}
+    for kind in PARTS:
+        if not candidates[kind]:
             raise CheckpointNotFound(
                 f"{folder} has no {PARTS[kind].removeprefix('a ')}",
                 "an official folder, a diffusers folder, or ComfyUI's single .safetensors or .gguf files",
                 "README, 'Real weights', mentions which files a model needs",
             )
-    claims = {file: expert_from_name(str(file.relative_to(folder)), open_once(file).metadata) for file in found["dit"]}
+    claims = {
+        file: expert_from_name(str(file.relative_to(folder)), open_once(file).metadata) for file in candidates["dit"]
+    }
     high, low, named = _experts(claims, folder)
-    vaes = found["vae"]
+    vaes = candidates["vae"]
     if len(vaes) > 1:  # one for the 14B models and one for the 5B, as ComfyUI's own folders have them
         channels = infer_dit(open_part(open_once(high), "dit")).out_channels
         vaes = [file for file in vaes if infer_vae(open_part(open_once(file), "vae")).z_channels == channels] or vaes
-    vae, text_encoder = _single(vaes, "vae", folder), _single(found["text_encoder"], "text_encoder", folder)
+    vae, text_encoder = _single(vaes, "vae", folder), _single(candidates["text_encoder"], "text_encoder", folder)
     return ModelFolder("comfyui", high, low, vae, text_encoder, tokenizer=text_encoder, named=named)
 
 

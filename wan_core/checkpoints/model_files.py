@@ -1,10 +1,10 @@
-"""From a path to a model: every part is found, opened once, identified, and checked against the others."""
+"""From a path to a model: every part is paths, opened once, identified, and checked against the others."""
 
 import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config import DiTConfig, Preset, preset_for
+from ..config import DiTConfig, Preset, VAEConfig, preset_for
 from ..errors import CheckpointError
 from .build import open_part, sibling_config
 from .families import describe_dit
@@ -49,24 +49,14 @@ def open_model(path: str | Path) -> ModelFiles:
             do not belong together; both are named.
     """
     open_once = functools.cache(open_weights)
-    found = find_parts(path, open_once)
-    vae, text_encoder = open_once(found.vae), open_once(found.text_encoder)
-    high, low = open_once(found.high), open_once(found.low) if found.low else None
+    paths = find_parts(path, open_once)
+    vae, text_encoder = open_once(paths.vae), open_once(paths.text_encoder)
+    high, low = open_once(paths.high), open_once(paths.low) if paths.low else None
     dit, vae_config = _dit_config(high), infer_vae(open_part(vae, "vae"))
     text_config = infer_text(open_part(text_encoder, "text_encoder"))
-    if low is not None and (other := _dit_config(low)) != dit:
-        raise CheckpointError(
-            f"{_name(high)} is {describe_dit(dit)} and {_name(low)} is {describe_dit(other)}, with different sizes",
-            "two experts of one model",
-            "Use the high-noise and the low-noise file of the same release",
-        )
-    if dit.out_channels != vae_config.z_channels:
-        raise CheckpointError(
-            f"the transformer makes {dit.out_channels}-channel latents and {_name(vae)} is the "
-            f"{vae_config.version} VAE, with {vae_config.z_channels} channels",
-            "Wan2.1_VAE for the 14B and 1.3B models, Wan2.2_VAE for TI2V-5B",
-            "Put the other VAE in its place",
-        )
+    if low is not None:
+        _check_pair(high, dit, low, _dit_config(low))
+    _check_vae(dit, vae, vae_config)
     if dit.text_dim != text_config.dim:
         raise CheckpointError(
             f"the transformer takes text of width {dit.text_dim} and {_name(text_encoder)} makes {text_config.dim}",
@@ -75,15 +65,15 @@ def open_model(path: str | Path) -> ModelFiles:
     preset = replace(preset_for(dit, vae_config, low is not None), text=text_config)
     return ModelFiles(
         path=Path(path),
-        layout=found.layout,
-        preset=preset if found.boundary is None else replace(preset, boundary=found.boundary),
+        layout=paths.layout,
+        preset=preset if paths.boundary is None else replace(preset, boundary=paths.boundary),
         high=high,
         low=low,
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=text_encoder if found.tokenizer == found.text_encoder else found.tokenizer,
-        boundary=found.boundary,
-        named=found.named,
+        tokenizer=text_encoder if paths.tokenizer == paths.text_encoder else paths.tokenizer,
+        boundary=paths.boundary,
+        named=paths.named,
     )
 
 
@@ -94,6 +84,26 @@ def find_model(path: str | Path) -> ModelFolder:
 
 def _dit_config(weights: Weights) -> DiTConfig:
     return infer_dit(open_part(weights, "dit"), sibling_config(weights.source))
+
+
+def _check_pair(high: Weights, high_config: DiTConfig, low: Weights, low_config: DiTConfig) -> None:
+    if high_config != low_config:
+        kinds = describe_dit(high_config), describe_dit(low_config)
+        raise CheckpointError(
+            f"{_name(high)} is {kinds[0]} and {_name(low)} is {kinds[1]}, with different sizes",
+            "two experts of one model",
+            "Use the high-noise and the low-noise file of the same release",
+        )
+
+
+def _check_vae(dit: DiTConfig, vae: Weights, config: VAEConfig) -> None:
+    if dit.out_channels != config.z_channels:
+        raise CheckpointError(
+            f"the transformer makes {dit.out_channels}-channel latents and {_name(vae)} is the {config.version} VAE, "
+            f"with {config.z_channels} channels",
+            "Wan2.1_VAE for the 14B and 1.3B models, Wan2.2_VAE for TI2V-5B",
+            "Put the other VAE in its place",
+        )
 
 
 def _name(weights: Weights) -> str:
