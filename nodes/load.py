@@ -1,7 +1,7 @@
 """Loaders: experts, text encoder, VAE."""
 
-import os
 import re
+from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
@@ -46,8 +46,8 @@ def full_path(category: str, name: str) -> str:
     """Full path of one of `choices`."""
     name = find(category, name) or name
     for root in folder_paths.get_folder_paths(category):
-        if os.path.isdir(os.path.join(root, name)):
-            return os.path.join(root, name)
+        if (folder := Path(root) / name).is_dir():
+            return str(folder)
     return folder_paths.get_full_path_or_raise(category, name)
 
 
@@ -65,7 +65,8 @@ class Wan22ExpertLoader(io.ComfyNode):
                 io.Combo.Input(
                     "high_noise",
                     options=files,
-                    tooltip="The high-noise expert, or the only model (5B, Wan 2.1); fp8, scaled fp8, int8 and GGUF files too.",
+                    tooltip="The high-noise expert, or the only model (5B, Wan 2.1); "
+                    "fp8, scaled fp8, int8 and GGUF files too.",
                 ),
                 io.Combo.Input(
                     "low_noise", options=["none", *files], tooltip="The low-noise expert; none for a single model."
@@ -83,7 +84,7 @@ class Wan22ExpertLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, high_noise, low_noise) -> io.NodeOutput:
-        from .host.pair import load_pair
+        from .host.loading import load_pair
 
         low = None if low_noise == "none" else full_path("diffusion_models", low_noise)
         return io.NodeOutput(*load_pair(full_path("diffusion_models", high_noise), low))

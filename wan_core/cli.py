@@ -181,7 +181,7 @@ def _dtype(options: argparse.Namespace):
 
 def _generate(options: argparse.Namespace) -> int:
     from .attention import attention
-    from .checkpoints.summary import resolve_preset
+    from .checkpoints import open_model
     from .devices import usable_device
     from .pipeline import Options, WanPipeline
     from .pipeline.inputs import Inputs
@@ -201,11 +201,10 @@ def _generate(options: argparse.Namespace) -> int:
     if options.device:
         usable_device(options.device)
     attention(options.attention)
-    request = Inputs.resolve(resolve_preset(options.model), arguments).request  # refused before any weight is read
+    files = open_model(options.model)
+    request = Inputs.resolve(files.preset, **arguments).request  # refused before any weight is read
     _check_output(request, options.out)
-    pipe = WanPipeline.from_pretrained(
-        options.model, torch_dtype=_dtype(options), device=options.device, attention=options.attention
-    )
+    pipe = WanPipeline.from_files(files, _dtype(options), options.device, options.attention)
     if options.offload:
         pipe.enable_model_cpu_offload()
     for lora in options.lora:
@@ -264,14 +263,13 @@ def _inspect(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     import torch
 
-    from .checkpoints.summary import resolve_preset
-    from .pipeline import Options, Request
+    from .checkpoints import open_model
     from .pipeline.plan import idle_experts, plan_text
 
     if options.model is not None and options.preset:
         raise InputError("both a model folder and --preset", "one of them")
-    preset = resolve_preset(options.model) if options.model is not None else PRESETS[options.preset or "t2v-a14b"]
-    request = Request.resolve(preset, Options(**_numbers(options)))
+    preset = open_model(options.model).preset if options.model is not None else PRESETS[options.preset or "t2v-a14b"]
+    request = Request.resolve(preset, **_numbers(options))
     print(plan_text(preset, request, _dtype(options) or torch.bfloat16))
     for who in idle_experts(request):
         print(f"warning: the {who}-noise expert gets no step", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from .errors import CheckpointError
 
@@ -78,7 +79,7 @@ class DiTConfig:
 
         What is missing takes the numbers of A14B.
         """
-        return config if isinstance(config, cls) else cls(**cls.values(config))
+        return config if isinstance(config, DiTConfig) else cls(**cls.values(config))
 
     @staticmethod
     def values(config: Mapping) -> dict:
@@ -155,7 +156,7 @@ class TextConfig:
 
         What is missing takes the numbers of umT5-xxl.
         """
-        return config if isinstance(config, cls) else cls(**cls.values(config))
+        return config if isinstance(config, TextConfig) else cls(**cls.values(config))
 
     @staticmethod
     def values(config: Mapping) -> dict:
@@ -190,143 +191,36 @@ _TEXT_HF = {
     "layer_norm_epsilon": "eps",
 }
 
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(word) for word in text.split())
+
+
 # Latent statistics. Source: Wan2.2 wan/modules/vae2_1.py and vae2_2.py.
-_MEAN21 = (
-    -0.7571,
-    -0.7089,
-    -0.9113,
-    0.1075,
-    -0.1745,
-    0.9653,
-    -0.1517,
-    1.5508,
-    0.4134,
-    -0.0715,
-    0.5517,
-    -0.3632,
-    -0.1922,
-    -0.9497,
-    0.2503,
-    -0.2921,
-)
-_STD21 = (
-    2.8184,
-    1.4541,
-    2.3275,
-    2.6558,
-    1.2196,
-    1.7708,
-    2.6052,
-    2.0743,
-    3.2687,
-    2.1526,
-    2.8652,
-    1.5579,
-    1.6382,
-    1.1253,
-    2.8251,
-    1.9160,
-)
-_MEAN22 = (
-    -0.2289,
-    -0.0052,
-    -0.1323,
-    -0.2339,
-    -0.2799,
-    0.0174,
-    0.1838,
-    0.1557,
-    -0.1382,
-    0.0542,
-    0.2813,
-    0.0891,
-    0.1570,
-    -0.0098,
-    0.0375,
-    -0.1825,
-    -0.2246,
-    -0.1207,
-    -0.0698,
-    0.5109,
-    0.2665,
-    -0.2108,
-    -0.2158,
-    0.2502,
-    -0.2055,
-    -0.0322,
-    0.1109,
-    0.1567,
-    -0.0729,
-    0.0899,
-    -0.2799,
-    -0.1230,
-    -0.0313,
-    -0.1649,
-    0.0117,
-    0.0723,
-    -0.2839,
-    -0.2083,
-    -0.0520,
-    0.3748,
-    0.0152,
-    0.1957,
-    0.1433,
-    -0.2944,
-    0.3573,
-    -0.0548,
-    -0.1681,
-    -0.0667,
-)
-_STD22 = (
-    0.4765,
-    1.0364,
-    0.4514,
-    1.1677,
-    0.5313,
-    0.4990,
-    0.4818,
-    0.5013,
-    0.8158,
-    1.0344,
-    0.5894,
-    1.0901,
-    0.6885,
-    0.6165,
-    0.8454,
-    0.4978,
-    0.5759,
-    0.3523,
-    0.7135,
-    0.6804,
-    0.5833,
-    1.4146,
-    0.8986,
-    0.5659,
-    0.7069,
-    0.5338,
-    0.4889,
-    0.4917,
-    0.4069,
-    0.4999,
-    0.6866,
-    0.4093,
-    0.5709,
-    0.6065,
-    0.6415,
-    0.4944,
-    0.5726,
-    1.2042,
-    0.5458,
-    1.6887,
-    0.3971,
-    1.0600,
-    0.3943,
-    0.5537,
-    0.5444,
-    0.4089,
-    0.7468,
-    0.7744,
-)
+_MEAN21 = _numbers("""
+    -0.7571 -0.7089 -0.9113  0.1075 -0.1745  0.9653 -0.1517  1.5508
+     0.4134 -0.0715  0.5517 -0.3632 -0.1922 -0.9497  0.2503 -0.2921
+""")
+_STD21 = _numbers("""
+     2.8184  1.4541  2.3275  2.6558  1.2196  1.7708  2.6052  2.0743
+     3.2687  2.1526  2.8652  1.5579  1.6382  1.1253  2.8251  1.9160
+""")
+_MEAN22 = _numbers("""
+    -0.2289 -0.0052 -0.1323 -0.2339 -0.2799  0.0174  0.1838  0.1557
+    -0.1382  0.0542  0.2813  0.0891  0.1570 -0.0098  0.0375 -0.1825
+    -0.2246 -0.1207 -0.0698  0.5109  0.2665 -0.2108 -0.2158  0.2502
+    -0.2055 -0.0322  0.1109  0.1567 -0.0729  0.0899 -0.2799 -0.1230
+    -0.0313 -0.1649  0.0117  0.0723 -0.2839 -0.2083 -0.0520  0.3748
+     0.0152  0.1957  0.1433 -0.2944  0.3573 -0.0548 -0.1681 -0.0667
+""")
+_STD22 = _numbers("""
+     0.4765  1.0364  0.4514  1.1677  0.5313  0.4990  0.4818  0.5013
+     0.8158  1.0344  0.5894  1.0901  0.6885  0.6165  0.8454  0.4978
+     0.5759  0.3523  0.7135  0.6804  0.5833  1.4146  0.8986  0.5659
+     0.7069  0.5338  0.4889  0.4917  0.4069  0.4999  0.6866  0.4093
+     0.5709  0.6065  0.6415  0.4944  0.5726  1.2042  0.5458  1.6887
+     0.3971  1.0600  0.3943  0.5537  0.5444  0.4089  0.7468  0.7744
+""")
 
 
 @dataclass(frozen=True)
@@ -340,8 +234,8 @@ class VAEConfig:
     mean: tuple[float, ...] = field(default=_MEAN21, repr=False)
     std: tuple[float, ...] = field(default=_STD21, repr=False)
 
-    multipliers = (1, 2, 4, 4)  # width of each stage, in units of dim
-    temporal_down = (False, True, True)  # which of the three encoder resamplings also halves time
+    multipliers: ClassVar[tuple[int, ...]] = (1, 2, 4, 4)  # width of each stage, in units of dim
+    temporal_down: ClassVar[tuple[bool, ...]] = (False, True, True)  # encoder resamplings that also halve time
 
     @property
     def pixel_fold(self) -> int:
@@ -385,48 +279,70 @@ class Preset:
 
 _A14B = DiTConfig()
 _1_3B = replace(_A14B, dim=1536, ffn_dim=8960, heads=12, layers=30)
+_5B = replace(_A14B, dim=3072, ffn_dim=14336, heads=24, layers=30, in_channels=48, out_channels=48)
 _VACE_14B = replace(_A14B, vace_layers=tuple(range(0, 40, 5)))
+_VACE_1_3B = replace(_1_3B, vace_layers=tuple(range(0, 30, 2)))
+
+_T2V_A14B = Preset(  # wan_t2v_A14B.py
+    name="t2v-a14b",
+    task="t2v",
+    dit=_A14B,
+    vae=VAEConfig(),
+    steps=40,
+    shift=12.0,
+    guidance=4.0,
+    guidance_low=3.0,
+    boundary=0.875,
+)
+_I2V_A14B = replace(  # wan_i2v_A14B.py
+    _T2V_A14B,
+    name="i2v-a14b",
+    task="i2v",
+    dit=replace(_A14B, in_channels=36),
+    shift=5.0,
+    guidance=3.5,
+    guidance_low=3.5,
+    boundary=0.900,
+)
+_TI2V_5B = Preset(  # wan_ti2v_5B.py
+    name="ti2v-5b",
+    task="ti2v",
+    dit=_5B,
+    vae=VAEConfig.wan22(),
+    steps=50,
+    shift=5.0,
+    guidance=5.0,
+    height=704,
+    frames=121,
+    fps=24,
+)
+_WAN21_T2V_14B = Preset(  # Wan2.1 wan_t2v_14B.py
+    name="wan21-t2v-14b",
+    task="t2v",
+    dit=_A14B,
+    vae=VAEConfig(),
+    steps=50,
+    shift=5.0,
+    guidance=5.0,
+)
+_WAN21_VACE_14B = replace(_WAN21_T2V_14B, name="wan21-vace-14b", task="vace", dit=_VACE_14B, shift=16.0)
 
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
-        # wan_t2v_A14B.py
-        Preset("t2v-a14b", "t2v", _A14B, VAEConfig(), 40, 12.0, 4.0, 3.0, 0.875),
-        # wan_i2v_A14B.py
-        Preset("i2v-a14b", "i2v", replace(_A14B, in_channels=36), VAEConfig(), 40, 5.0, 3.5, 3.5, 0.900),
-        # wan_ti2v_5B.py
-        Preset(
-            "ti2v-5b",
-            "ti2v",
-            replace(_A14B, dim=3072, ffn_dim=14336, heads=24, layers=30, in_channels=48, out_channels=48),
-            VAEConfig.wan22(),
-            50,
-            5.0,
-            5.0,
-            width=1280,
-            height=704,
-            frames=121,
-            fps=24,
-        ),
+        _T2V_A14B,
+        _I2V_A14B,
+        _TI2V_5B,
         # community Wan2.2-VACE-Fun-A14B: the VACE-14B layout twice
-        Preset("vace-a14b", "vace", _VACE_14B, VAEConfig(), 50, 16.0, 5.0, 5.0, 0.875),
-        # Wan2.1 wan_t2v_14B.py, wan_t2v_1_3B.py, vace
-        Preset("wan21-t2v-14b", "t2v", _A14B, VAEConfig(), 50, 5.0, 5.0),
-        Preset("wan21-t2v-1.3b", "t2v", _1_3B, VAEConfig(), 50, 5.0, 5.0, width=832, height=480),
-        Preset("wan21-vace-14b", "vace", _VACE_14B, VAEConfig(), 50, 16.0, 5.0),
-        Preset(
-            "wan21-vace-1.3b",
-            "vace",
-            replace(_1_3B, vace_layers=tuple(range(0, 30, 2))),
-            VAEConfig(),
-            50,
-            16.0,
-            5.0,
-            width=832,
-            height=480,
-        ),
+        replace(_WAN21_VACE_14B, name="vace-a14b", guidance_low=5.0, boundary=0.875),
+        _WAN21_T2V_14B,
+        replace(_WAN21_T2V_14B, name="wan21-t2v-1.3b", dit=_1_3B, width=832, height=480),
+        _WAN21_VACE_14B,
+        replace(_WAN21_VACE_14B, name="wan21-vace-1.3b", dit=_VACE_1_3B, width=832, height=480),
     )
 }
+# What a model is recognised as: the presets, and one expert of the image-to-video pair by itself.
+_RECOGNISED = (*PRESETS.values(), replace(_I2V_A14B, guidance_low=None, boundary=None))
 
 
 def preset_for(dit: DiTConfig, vae: VAEConfig, two_experts: bool) -> Preset:
@@ -435,21 +351,22 @@ def preset_for(dit: DiTConfig, vae: VAEConfig, two_experts: bool) -> Preset:
     Raises:
         CheckpointError: no model of the family has these channels.
     """
-    if dit.vace_layers:
-        name = "vace-a14b" if two_experts else "wan21-vace-1.3b" if dit.dim == 1536 else "wan21-vace-14b"
-    elif dit.out_channels == 48 and dit.in_channels == 48 and not two_experts:
-        name = "ti2v-5b"
-    elif (dit.in_channels, dit.out_channels) == (36, 16):
-        name = "i2v-a14b"
-    elif (dit.in_channels, dit.out_channels) == (16, 16):
-        name = "t2v-a14b" if two_experts else "wan21-t2v-1.3b" if dit.dim == 1536 else "wan21-t2v-14b"
-    else:
+    fits = presets_like(dit, two_experts)
+    if not fits:
         raise CheckpointError(
             f"a transformer with {dit.in_channels} input and {dit.out_channels} output channels"
             + (", twice" if two_experts else ""),
             "16 in (text-to-video, VACE), 36 in (image-to-video) or 48 in and out (TI2V-5B, a single model)",
         )
-    preset = PRESETS[name]
-    if name == "i2v-a14b" and not two_experts:
-        preset = replace(preset, boundary=None, guidance_low=None)
-    return replace(preset, dit=dit, vae=vae)
+    return replace(fits[0], dit=dit, vae=vae)
+
+
+def presets_like(dit: DiTConfig, two_experts: bool) -> list[Preset]:
+    """The presets of models with these channels and experts, those of the same width first."""
+    fits = [preset for preset in _RECOGNISED if _traits(preset.dit, preset.two_experts) == _traits(dit, two_experts)]
+    return sorted(fits, key=lambda preset: preset.dit.dim != dit.dim)
+
+
+def _traits(dit: DiTConfig, two_experts: bool) -> tuple[int, int, bool, bool]:
+    """What tells the models of the family apart, besides their width."""
+    return dit.in_channels, dit.out_channels, bool(dit.vace_layers), two_experts

@@ -2,7 +2,6 @@
 
 import functools
 from contextvars import ContextVar
-from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import comfy.conds
@@ -10,25 +9,16 @@ import comfy.latent_formats
 import comfy.ldm.common_dit
 import comfy.model_base
 import comfy.model_management
-import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.supported_models_base
-import comfy.utils
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import nn
 
-from ...wan_core.checkpoints.build import open_part, sibling_config
-from ...wan_core.checkpoints.formats.open import from_state_dict, weight_files
-from ...wan_core.checkpoints.infer import infer_dit
-from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.config import DiTConfig
 from ...wan_core.dit import WanDiT
 from ...wan_core.dit.rope import rope_table
-from ...wan_core.errors import CheckpointError
 from . import modulation
-from .files import load_file
-from .gguf import GGUFModelPatcher, GGUFOps, quantized_state
 
 # ComfyUI estimates the memory of a forward pass as latent positions · factor; Wan's factor is its width over this.
 # Source: comfy/supported_models.py WAN21_T2V.
@@ -241,59 +231,3 @@ class TI2V(HostModelMixin, comfy.model_base.WAN22):
 
 class Vace(HostModelMixin, comfy.model_base.WAN21_Vace):
     """VACE."""
-
-
-def read_expert(path: str) -> tuple[dict[str, torch.Tensor], dict, DiTConfig]:
-    """Tensors under official names, header metadata, and sizes of a transformer file or sharded folder."""
-    if path.lower().endswith(".gguf"):
-        weights = open_part(path, "dit")
-        return quantized_state(weights), weights.metadata, infer_dit(weights, sibling_config(path))
-    files = weight_files(Path(path)) if Path(path).is_dir() else [Path(path)]
-    state, metadata = {}, {}
-    for file in files:
-        part, notes = load_file(file)
-        state |= part
-        metadata |= notes
-    state = {ours: state[theirs] for ours, theirs in to_official("dit", state, Path(path).name).items()}
-    state, metadata = comfy.utils.convert_old_quants(state, "", metadata=metadata)
-    return state, metadata, infer_dit(from_state_dict(state, Path(path).name), sibling_config(path))
-
-
-def load_expert(path: str, disable_dynamic: bool = False):
-    """A MODEL.
-
-    Args:
-        path: transformer file, or folder of shards.
-        disable_dynamic: ask for ComfyUI's older patcher, which some hooks need.
-    Raises:
-        CheckpointError: not a Wan transformer, or incomplete.
-    """
-    mm = comfy.model_management
-    state, _, sizes = read_expert(path)
-    with torch.device("meta"):
-        missing = set(WanDiT(sizes).state_dict()) - set(state)
-    if missing:
-        raise CheckpointError(
-            f"{Path(path).name} lacks {len(missing)} tensors, such as {min(missing)}",
-            "a complete file",
-            "Download it again",
-        )
-    config, packed = ExpertConfig(sizes), path.lower().endswith(".gguf")
-    if packed:
-        config.custom_operations = GGUFOps
-    config.quant_config = comfy.utils.detect_layer_quantization(state, "")
-    stored = None if config.quant_config or packed else comfy.utils.weight_dtype(state)
-    parameters, supported = comfy.utils.calculate_parameters(state), config.supported_inference_dtypes
-    device, offload = mm.get_torch_device(), mm.unet_offload_device()
-    dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=supported, weight_dtype=stored)
-    cast = mm.unet_manual_cast(None if config.quant_config else dtype, device, supported)
-    config.set_inference_dtype(dtype, cast, device=device)
-    model = config.get_model(state)
-    older = GGUFModelPatcher if packed else comfy.model_patcher.ModelPatcher
-    kind = older if packed or disable_dynamic else comfy.model_patcher.CoreModelPatcher
-    patcher = kind(model, load_device=device, offload_device=offload)
-    if not mm.is_device_cpu(offload):
-        model.to(offload)
-    model.load_model_weights(state, "", assign=packed or patcher.is_dynamic())
-    patcher.cached_patcher_init = (load_expert, (path,))
-    return patcher

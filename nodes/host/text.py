@@ -1,7 +1,5 @@
 """Our umT5 as a real ComfyUI CLIP."""
 
-from pathlib import Path
-
 import comfy.ops
 import comfy.sd
 import comfy.supported_models_base
@@ -13,12 +11,12 @@ from ...wan_core.checkpoints.build import open_part
 from ...wan_core.checkpoints.formats.open import from_state_dict
 from ...wan_core.checkpoints.infer import infer_text
 from ...wan_core.checkpoints.key_maps import to_official
-from ...wan_core.checkpoints.tokenizer import gguf_tokenizer
+from ...wan_core.checkpoints.tokenizer import embedded_tokenizer
 from ...wan_core.config import TextConfig
 from ...wan_core.errors import CheckpointError
 from ...wan_core.text import UMT5, Tokenizer, clean
-from .files import load_file
 from .gguf import GGUFOps, quantized_state
+from .loading import load_file
 
 KEY = "umt5xxl"  # the name under which native nodes expect the tokens
 LENGTH = 512
@@ -95,7 +93,7 @@ def load_clip(path: str) -> comfy.sd.CLIP:
 def _read_gguf(path: str):
     """Tensors under official names, the tokenizer, and the layers that they need."""
     state = quantized_state(open_part(path, "text_encoder"))  # first: a file of another kind has no tokenizer either
-    return state, torch.frombuffer(bytearray(gguf_tokenizer(Path(path))), dtype=torch.uint8), GGUFOps
+    return state, torch.frombuffer(bytearray(embedded_tokenizer(path)), dtype=torch.uint8), GGUFOps
 
 
 def _read_safetensors(path: str):

@@ -19,7 +19,7 @@ from ...wan_core.vae import WanVAE
 from ...wan_core.vae.convolution import Direct
 from ...wan_core.vae.tiling import decode_tiled, encode_tiled
 from .checks import check_vae_latents
-from .files import load_file
+from .loading import load_file
 
 UNTILED = 9999  # tile_t of the native tiled nodes: the whole clip at a time
 

@@ -1,4 +1,4 @@
-"""Experts whose names say nothing are told apart by what they predict."""
+"""Experts are told apart by their names, by metadata, and else by what they predict."""
 
 import logging
 from dataclasses import replace
@@ -8,10 +8,28 @@ import torch
 
 from tests.support.layouts import write_comfyui_folder
 from wan_core import WanPipeline
-from wan_core.checkpoints.identify import high_noise_margin
-from wan_core.checkpoints.model_files import find_model
+from wan_core.checkpoints import find_model
+from wan_core.checkpoints.identify import expert_from_name, high_noise_margin
 from wan_core.demo.release import demo_model
 from wan_core.testing import tiny_preset
+
+TITLE = {"modelspec.title": "Wan2.2 T2V high noise", "comment": "low"}
+
+
+@pytest.mark.parametrize(
+    "name, metadata, expert",
+    [
+        ("wan2.2_t2v_high_noise_14B_fp16.safetensors", {}, "high"),
+        ("Wan2_2-T2V-A14B-LOW_bf16.safetensors", {}, "low"),
+        ("low_noise/model.safetensors", TITLE, "low"),  # names come first
+        ("model.safetensors", TITLE, "high"),
+        ("high_and_low.safetensors", TITLE, "high"),
+        ("slow_highway.safetensors", {}, None),
+        ("model.safetensors", {"comment": "low"}, None),
+    ],
+)
+def test_names_come_before_metadata(name, metadata, expert):
+    assert expert_from_name(name, metadata) == expert
 
 
 @pytest.mark.parametrize("task", ["t2v-a14b", "i2v-a14b"])

@@ -1,11 +1,14 @@
 """Reading models: files, folders, layouts."""
 
 from .build import load_dit, load_text_encoder, load_vae
-from .model_files import ModelFolder, find_model
+from .folders import ModelFolder
+from .model_files import ModelFiles, find_model, open_model
 from .summary import FolderInfo, PartInfo, inspect
+from .tokenizer import open_tokenizer
 
 __all__ = [
     "FolderInfo",
+    "ModelFiles",
     "ModelFolder",
     "PartInfo",
     "find_model",
@@ -13,4 +16,6 @@ __all__ = [
     "load_dit",
     "load_text_encoder",
     "load_vae",
+    "open_model",
+    "open_tokenizer",
 ]

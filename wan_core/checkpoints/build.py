@@ -1,4 +1,4 @@
-"""From weights to modules: built without memory, then given the tensors of the file."""
+"""From weights to modules: constructed on the meta device, then given the tensors of the file."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -14,7 +14,8 @@ from ..dit import WanDiT
 from ..errors import CheckpointError
 from ..text import UMT5
 from ..vae import WanVAE
-from .formats.open import Weights, from_state_dict, open_weights, read_config
+from .families import family_of
+from .formats import Weights, from_state_dict, open_weights, read_config
 from .infer import infer_dit, infer_text, infer_vae, main_dtype
 from .key_maps import PARTS, to_official
 from .quant import check_formats, mark_quantized, quantized_weight
@@ -29,15 +30,16 @@ def load_dit(
     """A diffusion transformer in evaluation mode.
 
     Args:
-        source: a file, a folder of shards, or a state dict; official, diffusers or ComfyUI names. Matrices in fp8
-            (plain or scaled), int8 or GGUF formats stay packed and are unpacked one at a time when they are used.
+        source: a file, a folder of shards, a state dict, or opened Weights; official, diffusers or ComfyUI names.
+            Matrices in fp8 (plain or scaled), int8 or GGUF formats stay quantised; each is dequantised when it is used.
         config: DiTConfig, or a dict with keys of the official config.json; None: the config.json beside the weights.
             What it does not state is inferred from the tensors (heads = dim / 128).
         dtype: what to compute in; None: as stored, and bfloat16 for quantised files. Time embedding, modulation,
             norms with bias, and head are computed in float32 and keep the precision they are stored in.
-        device: where the weights go. On the CPU, tensors that need no cast stay mapped from the file.
+        device: where the weights go. On the CPU, tensors that need no cast stay memory-mapped.
     Raises:
-        CheckpointError: damaged, incomplete, in a format that only ComfyUI unpacks, or not a transformer.
+        CheckpointError: damaged, incomplete, quantised in a way that only ComfyUI knows, not a transformer, or one of
+            a family that is not built here.
     """
     weights = open_part(source, "dit")
     config = infer_dit(weights, config or sibling_config(source))
@@ -50,7 +52,7 @@ def load_vae(
     """A VAE in evaluation mode; version and widths are recognised from the tensors.
 
     Args:
-        source: a file, a folder, or a state dict; official or diffusers names.
+        source: a file, a folder, a state dict, or opened Weights; official or diffusers names.
         config: VAEConfig; None or a dict: inferred from the tensors.
         dtype: None: float32, as the official code runs it.
     Raises:
@@ -67,12 +69,12 @@ def load_text_encoder(
     """A umT5 encoder in evaluation mode.
 
     Args:
-        source: a file, a folder of shards, or a state dict; official, Hugging Face, ComfyUI or GGUF names. Quantised
-            matrices stay packed, as in `load_dit`.
+        source: a file, a folder of shards, a state dict, or opened Weights; official, Hugging Face, ComfyUI or GGUF
+            names. Quantised matrices stay quantised, as in `load_dit`.
         config: TextConfig, or a dict with the official constructor's names; the rest is inferred.
         dtype: None: as stored; weights stored in float16 compute in bfloat16, whose range umT5 needs.
     Raises:
-        CheckpointError: damaged, incomplete, in a format that only ComfyUI unpacks, or not a umT5 encoder.
+        CheckpointError: damaged, incomplete, quantised in a way that only ComfyUI knows, or not a umT5 encoder.
     """
     weights = open_part(source, "text_encoder")
     config = infer_text(weights, config)
@@ -90,25 +92,24 @@ def open_part(source: Source, kind: str) -> Weights:
     """The part's parameters under their official names.
 
     Raises:
-        CheckpointError: another kind of file, or a format that only ComfyUI unpacks.
+        CheckpointError: another kind of file, a family that is not built here, or a quantisation that only ComfyUI
+            knows.
     """
-    if not isinstance(source, (str, Path, Mapping, Weights)):
+    if isinstance(source, Mapping):
+        source = from_state_dict(source)
+    elif isinstance(source, (str, Path)):
+        source = open_weights(source)
+    elif not isinstance(source, Weights):
         raise CheckpointError(f"{PARTS[kind]} from a {type(source).__name__}", "a path or a state dict")
-    if not isinstance(source, Weights):
-        source = from_state_dict(source) if isinstance(source, Mapping) else open_weights(source)
     check_formats(source)
-    clip = next((name for name in source if "img_emb." in name or "image_embedder." in name), None)
-    if kind == "dit" and clip:
-        raise CheckpointError(
-            f"{source.source} is a Wan2.1 image-to-video model (it has a CLIP image branch)",
-            "a Wan2.2 image-to-video model, or a text-to-video model",
-            "Use Wan2.2-I2V-A14B instead",
-        )
-    return mark_quantized(source.renamed(to_official(kind, source, source.source)))
+    part = source.renamed(to_official(kind, source, source.source))
+    if kind == "dit" and not (family := family_of(part, part.metadata)).loads:
+        raise family.refusal(source.source)
+    return mark_quantized(part)
 
 
 def sibling_config(source: Source) -> dict | None:
-    """config.json of a folder, where it describes a transformer."""
+    """config.json in a folder, or beside a file, where it describes a transformer."""
     if not isinstance(source, (str, Path)):
         return None
     path = Path(source)
@@ -123,36 +124,43 @@ def _build(
     device: torch.device | str,
     keep: Callable[[str], bool] = lambda name: False,
 ) -> Module:
-    """Construct without memory and assign each tensor, cast one at a time where it has to be."""
+    """Construct without memory and assign the tensors, one at a time where they have to be cast or moved.
+
+    Args:
+        keep: names of parameters that are not cast to a narrower dtype.
+    """
     with torch.device("meta"), _NoRandomNumbers():
         module = construct()
-    device, dtype = usable_device(device), usable_dtype(dtype)
-    expected = module.state_dict()
+    device, dtype, expected = usable_device(device), usable_dtype(dtype), module.state_dict()
     _check_names(weights, expected)
-    qtypes = {info.qtype for info in weights.info.values() if info.qtype}
-    if dtype is None:
-        dtype = torch.bfloat16 if qtypes else main_dtype(weights)
-    if any(qtype.startswith("float8") for qtype in qtypes):
-        logging.getLogger(__name__).warning(
-            "%s: fp8 weights are computed in %s, a layer at a time", weights.source, str(dtype).removeprefix("torch.")
-        )
-    state = {}
+    dtype = _compute_dtype(weights, dtype)
+    state: dict[str, Tensor] = {}
     for name in expected:
-        if weights.info[name].qtype:
+        info = weights.info[name]
+        wanted = info.dtype if keep(name) and info.dtype.itemsize >= dtype.itemsize else dtype
+        if info.qtype:
             state[name] = quantized_weight(weights, name, dtype, device)
-            continue
-        stored = weights.info[name].dtype
-        wanted = stored if keep(name) and stored.itemsize >= dtype.itemsize else dtype
-        if stored == wanted and device.type == "cpu":
-            state[name] = weights.mapped(name)
+        elif info.dtype == wanted and device.type == "cpu":
+            state[name] = weights.tensor(name)
         else:
-            state[name] = weights.read(name).to(device, wanted)
+            state[name] = weights.tensor(name, transient=True).to(device, wanted)
     module.load_state_dict(state, assign=True)
     return module.eval().requires_grad_(False)
 
 
+def _compute_dtype(weights: Weights, dtype: torch.dtype | None) -> torch.dtype:
+    """The dtype that was asked for; else bfloat16 for quantised weights, and what the others are stored in."""
+    qtypes = {info.qtype for info in weights.info.values() if info.qtype}
+    dtype = dtype or (torch.bfloat16 if qtypes else main_dtype(weights))
+    if any(qtype.startswith("float8") for qtype in qtypes):
+        logging.getLogger(__name__).warning(
+            "%s: fp8 weights are computed in %s, a layer at a time", weights.source, str(dtype).removeprefix("torch.")
+        )
+    return dtype
+
+
 class _NoRandomNumbers(TorchFunctionMode):
-    """Skips initial values that are about to be replaced. On the meta device they would import 60 MB of symbolic algebra."""
+    """Skips initial values, which are replaced; on the meta device they would import 60 MB of symbolic algebra."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

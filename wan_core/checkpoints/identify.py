@@ -1,6 +1,7 @@
-"""Telling the high-noise from the low-noise expert by what they predict, where no name says it."""
+"""Which of two experts is which: as names or metadata say, else as their predictions suggest."""
 
 import logging
+import re
 from collections.abc import Mapping
 
 import torch
@@ -13,11 +14,32 @@ from ..vae import WanVAE
 
 _LOW, _HIGH = (0.1, 0.2, 0.3, 0.5, 0.7), (0.92, 0.96)  # noise levels on the two sides of every release's boundary
 _FRAMES, _SIZE = 17, 64
+_TITLES = ("title", "name", "description")  # where trainers and converters write names into headers
 
 
-def identify_experts(experts: Mapping[str, WanDiT], vae: WanVAE) -> tuple[WanDiT, WanDiT]:
-    """(high-noise, low-noise) of two experts by name; a warning says that it is a guess."""
-    names, (first, second) = list(experts), experts.values()
+def mentions(word: str, name: str) -> bool:
+    """Whether a file name mentions "high" or "low", by itself or in front of "noise"."""
+    name = name.lower().replace("_", " ")
+    return re.search(rf"(?<![a-z]){word}(?![a-z])|{word}[ -]?noise", name) is not None
+
+
+def expert_from_name(name: str, metadata: Mapping[str, str]) -> str | None:
+    """Which expert a transformer is: "high", "low", or None where nothing says it, or both are named.
+
+    Args:
+        name: of its file or folder.
+        metadata: of its header, which is asked where the name does not tell.
+    """
+    titles = " ".join(value for key, value in metadata.items() if key.endswith(_TITLES))
+    for text in (name, titles):
+        words = [word for word in ("high", "low") if mentions(word, text)]
+        if len(words) == 1:
+            return words[0]
+    return None
+
+
+def identify_experts(first: WanDiT, second: WanDiT, vae: WanVAE, names: tuple[str, str]) -> tuple[WanDiT, WanDiT]:
+    """(high-noise, low-noise) expert by prediction; a warning with the names of their files says that it is a guess."""
     margin = high_noise_margin(first, second, vae)
     if margin < 0:
         names, first, second = names[::-1], second, first
@@ -32,7 +54,7 @@ def identify_experts(experts: Mapping[str, WanDiT], vae: WanVAE) -> tuple[WanDiT
 
 @torch.inference_mode()
 def high_noise_margin(first: WanDiT, second: WanDiT, vae: WanVAE) -> float:
-    """How much more the first looks like the high-noise expert than the second; positive: it does.
+    """Above 0 where the first looks more like the high-noise expert than the second.
 
     Each expert was trained on its own side of the boundary, so it predicts better there. The margin is the mean
     logarithm of the ratio of their flow-matching losses on a small clip, at low noise less at high noise. It is a
@@ -57,7 +79,7 @@ def _losses(model: WanDiT, x0: Tensor, y: Tensor | None) -> Tensor:
 
 
 def _moving_disc() -> Tensor:
-    """(3, T, H, W) in [-1, 1]: a soft-edged disc that crosses an even background."""
+    """(3, T, H, W) in [-1, 1]: a disc with a soft edge crosses a plain background."""
     axis = torch.arange(_SIZE) + 0.5
     x = _SIZE / 2 + 26 * torch.linspace(-0.5, 0.5, _FRAMES).view(-1, 1, 1)
     distance = ((axis.view(1, 1, -1) - x) ** 2 + (axis.view(1, -1, 1) - _SIZE / 2) ** 2).sqrt() - 12

@@ -1,17 +1,17 @@
-"""What a set of tensors is: sizes from shapes, and how the numbers are stored."""
+"""Sizes of a model part from the shapes of its tensors, and the dtypes that they are stored in."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
 from ..config import DiTConfig, TextConfig, VAEConfig
 from ..errors import CheckpointError
-from .formats.open import Weights
+from .formats import Weights
 
-# Names that only quantised files have.
-_QUANTISED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")
-_SHORT = {
+_QUANT_MARKERS = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")  # only quantised files have these
+_SHORT_DTYPES = {
     torch.float32: "fp32",
     torch.float16: "fp16",
     torch.bfloat16: "bf16",
@@ -37,16 +37,16 @@ def infer_dit(weights: Weights, config: DiTConfig | Mapping | None = None) -> Di
     """
     if isinstance(config, DiTConfig):
         return config
-    given = DiTConfig.values(config or {})
+    stated = DiTConfig.values(config or {})
     dim = weights.shape("head.modulation", 3)[-1]
-    if dim % 128 and "heads" not in given:
+    if dim % 128 and "heads" not in stated:
         raise CheckpointError(
             f"{weights.source} has width {dim}",
             "a multiple of the head size, 128",
             "Pass config= with the model's num_heads, or put its config.json beside the weights",
         )
     layers, vace = _layers(weights, "blocks"), _layers(weights, "vace_blocks")
-    found = {
+    inferred: dict[str, Any] = {
         "dim": dim,
         "ffn_dim": weights.shape("blocks.0.ffn.0.weight", 2)[0],
         "heads": dim // 128,
@@ -57,15 +57,15 @@ def infer_dit(weights: Weights, config: DiTConfig | Mapping | None = None) -> Di
         "freq_dim": weights.shape("time_embedding.0.weight", 2)[1],
     }
     if vace:
-        found["vace_layers"] = tuple(range(0, layers, max(1, layers // vace)))[:vace]
-        found["vace_channels"] = weights.shape("vace_patch_embedding.weight", 5)[1]
+        inferred["vace_layers"] = tuple(range(0, layers, max(1, layers // vace)))[:vace]
+        inferred["vace_channels"] = weights.shape("vace_patch_embedding.weight", 5)[1]
     for name in ("dim", "layers"):
-        if given.get(name, found[name]) != found[name]:
+        if stated.get(name, inferred[name]) != inferred[name]:
             raise CheckpointError(
-                f"{weights.source} has {name} {found[name]} and its config says {given[name]!r}",
+                f"{weights.source} has {name} {inferred[name]} and its config says {stated[name]!r}",
                 "the config of this model",
             )
-    return DiTConfig(**found | given)
+    return DiTConfig(**inferred | stated)
 
 
 def infer_vae(weights: Weights, config: VAEConfig | Mapping | None = None) -> VAEConfig:
@@ -77,19 +77,19 @@ def infer_vae(weights: Weights, config: VAEConfig | Mapping | None = None) -> VA
     z = weights.shape("conv2.weight", 5)[0]
     dim = weights.shape("encoder.conv1.weight", 5)[0]
     decoder_dim = weights.shape("decoder.conv1.weight", 5)[0] // VAEConfig.multipliers[-1]
-    newer = weights.shape("encoder.conv1.weight", 5)[1] == 12  # pixels folded 2×2
-    found = VAEConfig.wan22(dim, decoder_dim) if newer else VAEConfig(dim=dim, decoder_dim=decoder_dim)
-    if z != found.z_channels:
+    folds = weights.shape("encoder.conv1.weight", 5)[1] == 12  # 2×2 pixels into channels, as the 2.2 VAE does
+    inferred = VAEConfig.wan22(dim, decoder_dim) if folds else VAEConfig(dim=dim, decoder_dim=decoder_dim)
+    if z != inferred.z_channels:
         raise CheckpointError(
-            f"{weights.source} is a {found.version} VAE with {z} latent channels", f"{found.z_channels} channels"
+            f"{weights.source} is a {inferred.version} VAE with {z} latent channels", f"{inferred.z_channels} channels"
         )
-    facts = {"kind": f"wan{found.version}", "dim": dim, "dec_dim": decoder_dim, "z_dim": z}
-    for name, fact in facts.items():
-        if config and config.get(name, fact) != fact:
+    sizes = {"kind": f"wan{inferred.version}", "dim": dim, "dec_dim": decoder_dim, "z_dim": z}
+    for name, size in sizes.items():
+        if config and config.get(name, size) != size:
             raise CheckpointError(
-                f"{weights.source} has {name} {fact} and its config says {config[name]!r}", "the config of this VAE"
+                f"{weights.source} has {name} {size} and its config says {config[name]!r}", "the config of this VAE"
             )
-    return found
+    return inferred
 
 
 def infer_text(weights: Weights, config: TextConfig | Mapping | None = None) -> TextConfig:
@@ -98,7 +98,7 @@ def infer_text(weights: Weights, config: TextConfig | Mapping | None = None) -> 
         return config
     vocab, dim = weights.shape("token_embedding.weight", 2)
     buckets, heads = weights.shape("blocks.0.pos_embedding.embedding.weight", 2)
-    found = {
+    inferred = {
         "dim": dim,
         "dim_attn": weights.shape("blocks.0.attn.q.weight", 2)[0],
         "ffn_dim": weights.shape("blocks.0.ffn.fc1.weight", 2)[0],
@@ -107,17 +107,18 @@ def infer_text(weights: Weights, config: TextConfig | Mapping | None = None) -> 
         "vocab": vocab,
         "buckets": buckets,
     }
-    return TextConfig(**found | TextConfig.values(config or {}))
+    return TextConfig(**inferred | TextConfig.values(config or {}))
 
 
-def quantisation(names) -> str | None:
-    """The sign of a quantised file among the tensor names, or None."""
-    return next((sign for sign in _QUANTISED if any(name.endswith(sign) for name in names)), None)
+def quant_marker(names: Iterable[str]) -> str | None:
+    """What among the tensor names marks a quantised file, or None."""
+    names = list(names)
+    return next((marker for marker in _QUANT_MARKERS if any(name.endswith(marker) for name in names)), None)
 
 
 def main_dtype(weights: Weights) -> torch.dtype:
     """The dtype that most parameters are stored in."""
-    count = Counter()
+    count: Counter = Counter()
     for info in weights.info.values():
         if info.dtype.is_floating_point:
             count[info.dtype] += info.parameters
@@ -126,9 +127,9 @@ def main_dtype(weights: Weights) -> torch.dtype:
 
 def describe_dtypes(weights: Weights) -> str:
     """Such as "bf16", or "fp8_e4m3fn 92%, fp32 8%"."""
-    count = Counter()
+    count: Counter = Counter()
     for info in weights.info.values():
-        count[_SHORT.get(info.dtype, info.qtype or str(info.dtype).removeprefix("torch."))] += info.parameters
+        count[_SHORT_DTYPES.get(info.dtype, info.qtype or str(info.dtype).removeprefix("torch."))] += info.parameters
     total = sum(count.values())
     shares = [(name, n / total) for name, n in count.most_common() if n / total >= 0.005]
     return shares[0][0] if len(shares) == 1 else ", ".join(f"{name} {share:.0%}" for name, share in shares)

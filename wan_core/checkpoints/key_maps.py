@@ -1,17 +1,21 @@
-"""Parameter names of other layouts, as tables; everything is turned into the official names."""
+"""Parameter names of other layouts as tables; every part is loaded under its official names."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from ..errors import CheckpointError
+from .families import family_of
 
-# Where a part lies inside a single file, and names that give it away, per layout; one may be missing.
-PREFIXES = {
+PARTS: Final = {"dit": "a diffusion transformer", "vae": "a VAE", "text_encoder": "a umT5 text encoder"}
+# What stands before a part's names in a single file; the first that fits is taken.
+PREFIXES: Final = {
     "dit": ("", "model.diffusion_model.", "diffusion_model."),
     "vae": ("", "vae.", "first_stage_model."),
     "text_encoder": ("", "text_encoders.umt5xxl.transformer."),
 }
-SIGNATURE_KEYS = {
+# kind → layout → names that only this layout has; one of them may be missing from a damaged file.
+SIGNATURE_KEYS: Final = {
     "dit": {
         "official": ("head.modulation", "blocks.0.cross_attn.q.weight"),
         "diffusers": ("condition_embedder.time_proj.weight", "blocks.0.attn2.to_q.weight"),
@@ -30,7 +34,7 @@ SIGNATURE_KEYS = {
     },
 }
 
-Rule = tuple[str, str | Callable[[re.Match], str]]
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
 DIT: tuple[Rule, ...] = (
     (r"^condition_embedder\.(time|text)_embedder\.linear_1\.", r"\1_embedding.0."),
@@ -43,7 +47,7 @@ DIT: tuple[Rule, ...] = (
     (r"\.attn2\.", ".cross_attn."),
     (r"\.to_([qkv])\.", r".\1."),
     (r"\.to_out\.0\.", ".o."),
-    (r"\.norm2\.", ".norm3."),  # diffusers counts norms in order of use
+    (r"\.norm2\.", ".norm3."),  # diffusers numbers the norms in order of use
     (r"\.ffn\.net\.0\.proj\.", ".ffn.0."),
     (r"\.ffn\.net\.2\.", ".ffn.2."),
     (r"\.proj_in\.", ".before_proj."),
@@ -105,18 +109,21 @@ _TEXT_GGUF: tuple[Rule, ...] = (
     (r"\.ffn_down\.", ".ffn.fc2."),
 )
 
-# Tensors that a layout carries besides the parameters.
-NOT_PARAMETERS = {
-    "text_encoder": ("spiece_model", "encoder.embed_tokens.weight"),  # the tokenizer; a tied copy of shared.weight
+_TABLES: Final[Mapping[tuple[str, str], tuple[Rule, ...]]] = {
+    ("dit", "diffusers"): DIT,
+    ("text_encoder", "huggingface"): _TEXT,
+    ("text_encoder", "gguf"): _TEXT_GGUF,
 }
+# Tensors in the file that are no parameters: the tokenizer, and a tied copy of shared.weight.
+_NOT_PARAMETERS: Final = {"text_encoder": ("spiece_model", "encoder.embed_tokens.weight")}
 
 
 def find_part(kind: str, names: Iterable[str]) -> tuple[str, str] | None:
-    """(prefix, layout) under which a part of this kind lies among `names`, or None."""
+    """(prefix, layout) of a part of this kind among `names`, or None."""
     names = set(names)
     for prefix in PREFIXES[kind]:
-        for layout, markers in SIGNATURE_KEYS[kind].items():
-            if any(prefix + marker in names for marker in markers):
+        for layout, keys in SIGNATURE_KEYS[kind].items():
+            if any(prefix + key in names for key in keys):
                 return prefix, layout
     return None
 
@@ -130,9 +137,9 @@ def to_official(kind: str, names: Iterable[str], source: str) -> dict[str, str]:
     names = list(names)
     found = find_part(kind, names)
     if found is None:
-        others = [other for other in SIGNATURE_KEYS if other != kind and find_part(other, names)]
+        others = [PARTS[other] for other in PARTS if other != kind and find_part(other, names)]
         if others:
-            what = f"{source} holds {' and '.join(PARTS[other] for other in others)}"
+            what = f"{source} holds {' and '.join(others)}"
             raise CheckpointError(what, PARTS[kind], "Check that the file is in the right place")
         raise no_part(source, names, PARTS[kind])
     prefix, layout = found
@@ -140,33 +147,29 @@ def to_official(kind: str, names: Iterable[str], source: str) -> dict[str, str]:
     return {
         rename(name[len(prefix) :], table): name
         for name in names
-        if name.startswith(prefix) and name[len(prefix) :] not in NOT_PARAMETERS.get(kind, ())
+        if name.startswith(prefix) and name[len(prefix) :] not in _NOT_PARAMETERS.get(kind, ())
     }
 
 
 def no_part(source: str, names: Iterable[str], needed: str) -> CheckpointError:
-    """What to say of a file with none of the parts."""
+    """The error for a file without any of the parts."""
     if any("lora" in name.lower() for name in names):
-        return CheckpointError(
-            f"{source} is a LoRA", needed, "Load the model first, and the LoRA with load_lora or the LoRA node"
-        )
+        fix = "Load the model first, and the LoRA with load_lora or the LoRA node"
+        return CheckpointError(f"{source} is a LoRA", needed, fix)
+    bare = {name.removeprefix(prefix) for name in names for prefix in PREFIXES["dit"]}
+    family = family_of(bare, {})
+    if not family.loads:
+        return family.refusal(source)
     return CheckpointError(f"{source} is no Wan model part", needed, "Check that the file is in the right place")
-
-
-PARTS: Mapping[str, str] = {"dit": "a diffusion transformer", "vae": "a VAE", "text_encoder": "a umT5 text encoder"}
-
-
-def _table(kind: str, layout: str, names: list[str]) -> tuple[Rule, ...]:
-    if layout == "official":
-        return ()
-    if kind == "vae":
-        return _VAE22 if any(".downsampler." in name for name in names) else _VAE21
-    if layout == "gguf":
-        return _TEXT_GGUF
-    return {"dit": DIT, "text_encoder": _TEXT}[kind]
 
 
 def rename(name: str, table: tuple[Rule, ...]) -> str:
     for pattern, replacement in table:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def _table(kind: str, layout: str, names: list[str]) -> tuple[Rule, ...]:
+    if (kind, layout) == ("vae", "diffusers"):
+        return _VAE22 if any(".downsampler." in name for name in names) else _VAE21
+    return _TABLES.get((kind, layout), ())

@@ -1,211 +1,110 @@
-"""Finding the parts of a model in the folders that people have."""
+"""From a path to a model: every part is paths, opened once, identified, and checked against the others."""
 
-import re
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import CheckpointError, CheckpointNotFound
-from .build import sibling_config
-from .formats.open import checked_path, load_json, open_weights, weight_files
-from .infer import infer_dit, infer_vae
-from .key_maps import PARTS, find_part, to_official
-
-_SINGLE_FILES = (".safetensors", ".sft", ".gguf")
-_HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")  # such as Wan-AI/Wan2.2-T2V-A14B
+from ..config import DiTConfig, Preset, VAEConfig, preset_for
+from ..errors import CheckpointError
+from .build import open_part, sibling_config
+from .families import describe_dit
+from .folders import ModelFolder, find_parts
+from .formats import Weights, open_weights
+from .infer import infer_dit, infer_text, infer_vae
 
 
 @dataclass(frozen=True)
-class ModelFolder:
-    """Where each part of a model lies.
+class ModelFiles:
+    """The opened parts of a model that belong together; what `WanPipeline.from_files` takes.
 
     Attributes:
         layout: official | diffusers | comfyui.
-        high, low: transformer file or folder; low is None for a single model.
-        tokenizer: its folder, or the text-encoder file that embeds it.
+        preset: the family's official defaults, with this model's own sizes and boundary.
+        high, low: the experts under their stored names, for `load_dit`; low is None for a single model.
+        tokenizer: its folder, or the text encoder that embeds it; for `open_tokenizer`.
         boundary: as the folder states it, or None.
-        named: whether names or metadata say which expert is which; else their order is the alphabet's.
+        named: whether names or metadata say which expert is which; else `identify_experts` has to.
     """
 
+    path: Path
     layout: str
-    high: Path
-    low: Path | None
-    vae: Path
-    text_encoder: Path
-    tokenizer: Path
-    boundary: float | None = None
-    named: bool = True
+    preset: Preset
+    high: Weights
+    low: Weights | None
+    vae: Weights
+    text_encoder: Weights
+    tokenizer: Path | Weights
+    boundary: float | None
+    named: bool
+
+
+def open_model(path: str | Path) -> ModelFiles:
+    """Find, open, identify and check every part of a model. Reads headers, never a weight.
+
+    Args:
+        path: official folder, diffusers folder, or a folder of ComfyUI single files.
+    Raises:
+        CheckpointNotFound: no folder, an empty one, or one that lacks a part.
+        CheckpointError: several candidates for one part, a damaged file, a model that is not loaded here, or parts that
+            do not belong together; both are named.
+    """
+    open_once = functools.cache(open_weights)
+    paths = find_parts(path, open_once)
+    vae, text_encoder = open_once(paths.vae), open_once(paths.text_encoder)
+    high, low = open_once(paths.high), open_once(paths.low) if paths.low else None
+    dit, vae_config = _dit_config(high), infer_vae(open_part(vae, "vae"))
+    text_config = infer_text(open_part(text_encoder, "text_encoder"))
+    if low is not None:
+        _check_pair(high, dit, low, _dit_config(low))
+    _check_vae(dit, vae, vae_config)
+    if dit.text_dim != text_config.dim:
+        raise CheckpointError(
+            f"the transformer takes text of width {dit.text_dim} and {_name(text_encoder)} makes {text_config.dim}",
+            "the umT5 encoder that the model was trained with",
+        )
+    preset = replace(preset_for(dit, vae_config, low is not None), text=text_config)
+    return ModelFiles(
+        path=Path(path),
+        layout=paths.layout,
+        preset=preset if paths.boundary is None else replace(preset, boundary=paths.boundary),
+        high=high,
+        low=low,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=text_encoder if paths.tokenizer == paths.text_encoder else paths.tokenizer,
+        boundary=paths.boundary,
+        named=paths.named,
+    )
 
 
 def find_model(path: str | Path) -> ModelFolder:
-    """The parts in an official folder, a diffusers folder, or a folder of ComfyUI single files.
-
-    Raises:
-        CheckpointNotFound: no folder, an empty one, or one that lacks a part.
-        CheckpointError: several candidates for one part.
-    """
-    folder = checked_path(path)
-    if not folder.is_dir():
-        release = path if _HUB_NAME.fullmatch(str(path)) else "Wan-AI/Wan2.2-T2V-A14B"
-        raise CheckpointNotFound(
-            f"{path} is not a folder",
-            "a folder with the model's files",
-            f"Download a release first, for instance with: hf download {release} --local-dir FOLDER",
-        )
-    if not any(folder.iterdir()):
-        raise CheckpointNotFound(f"{folder} is empty", "a folder with the model's files", "Finish the download")
-    if (folder / "model_index.json").is_file():
-        return _diffusers(folder)
-    if (folder / "high_noise_model").is_dir() or (folder / "low_noise_model").is_dir() or sibling_config(folder):
-        return _official(folder)
-    return _comfyui(folder)
+    """Where the parts of a model lie; the search of `open_model` without its checks. Raises as it does."""
+    return find_parts(path, functools.cache(open_weights))
 
 
-def _official(folder: Path) -> ModelFolder:
-    high, low = folder / "high_noise_model", folder / "low_noise_model"
-    if high.is_dir() != low.is_dir():
-        present, absent = (high, low) if high.is_dir() else (low, high)
-        raise CheckpointNotFound(
-            f"{folder} has {present.name} but no {absent.name}", "both experts", f"Download {absent.name} as well"
-        )
-    if not high.is_dir():
-        high, low = folder, None
-    return ModelFolder(
-        "official",
-        high,
-        low,
-        vae=_only(folder, ("*VAE*.pth", "*VAE*.safetensors"), "VAE file (Wan2.1_VAE.pth or Wan2.2_VAE.pth)"),
-        text_encoder=_only(
-            folder, ("models_t5*.pth", "models_t5*.safetensors"), "text encoder (models_t5_umt5-xxl-enc-bf16.pth)"
-        ),
-        tokenizer=_part(folder / "google" / "umt5-xxl", "the tokenizer"),
-    )
+def _dit_config(weights: Weights) -> DiTConfig:
+    return infer_dit(open_part(weights, "dit"), sibling_config(weights.source))
 
 
-def _diffusers(folder: Path) -> ModelFolder:
-    index = load_json(folder / "model_index.json")
-    second, boundary = index.get("transformer_2") or [None, None], index.get("boundary_ratio")
-    is_ratio = boundary is None or (
-        isinstance(boundary, (int, float)) and not isinstance(boundary, bool) and 0 <= boundary <= 1
-    )
-    if not isinstance(second, list) or len(second) != 2 or not is_ratio:
+def _check_pair(high: Weights, high_config: DiTConfig, low: Weights, low_config: DiTConfig) -> None:
+    if high_config != low_config:
+        kinds = describe_dit(high_config), describe_dit(low_config)
         raise CheckpointError(
-            f"{folder / 'model_index.json'} has transformer_2 {second!r} and boundary_ratio {boundary!r}",
-            "the names of a library and a class, and a number from 0 to 1",
-            "Download the file again",
+            f"{_name(high)} is {kinds[0]} and {_name(low)} is {kinds[1]}, with different sizes",
+            "two experts of one model",
+            "Use the high-noise and the low-noise file of the same release",
         )
-    two = second[1] is not None
-    if boundary is not None and not two:
+
+
+def _check_vae(dit: DiTConfig, vae: Weights, config: VAEConfig) -> None:
+    if dit.out_channels != config.z_channels:
         raise CheckpointError(
-            f"{folder / 'model_index.json'} names one transformer and a boundary_ratio of {boundary}",
-            "transformer_2 as well: the boundary is where it takes over",
-            "Download the folder again",
+            f"the transformer makes {dit.out_channels}-channel latents and {_name(vae)} is the {config.version} VAE, "
+            f"with {config.z_channels} channels",
+            "Wan2.1_VAE for the 14B and 1.3B models, Wan2.2_VAE for TI2V-5B",
+            "Put the other VAE in its place",
         )
-    return ModelFolder(
-        "diffusers",
-        high=_part(folder / "transformer", "the transformer (high-noise expert)" if two else "the transformer"),
-        low=_part(folder / "transformer_2", "the low-noise expert") if two else None,
-        vae=_part(folder / "vae", "the VAE"),
-        text_encoder=_part(folder / "text_encoder", "the text encoder"),
-        tokenizer=_part(folder / "tokenizer", "the tokenizer"),
-        boundary=boundary,
-    )
 
 
-def _comfyui(folder: Path) -> ModelFolder:
-    found: dict[str, list[Path]] = {kind: [] for kind in PARTS}
-    for file in sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SINGLE_FILES):
-        names = list(open_weights(file))
-        for kind in PARTS:
-            if find_part(kind, names):
-                found[kind].append(file)
-    for kind, files in found.items():
-        if not files:
-            raise CheckpointNotFound(
-                f"{folder} has no {PARTS[kind].removeprefix('a ')}",
-                "an official folder, a diffusers folder, or ComfyUI's single .safetensors or .gguf files",
-                "README, 'Real weights', mentions which files a model needs",
-            )
-    high, low, named = _experts(found["dit"], folder)
-    vaes = found["vae"]
-    if len(vaes) > 1:  # one for the 14B models and one for the 5B, as ComfyUI's own folders have them
-        vaes = [file for file in vaes if _channels(file, "vae") == _channels(high, "dit")] or vaes
-    vae, text_encoder = _single(vaes, "vae", folder), _single(found["text_encoder"], "text_encoder", folder)
-    return ModelFolder("comfyui", high, low, vae, text_encoder, tokenizer=text_encoder, named=named)
-
-
-def _experts(files: list[Path], folder: Path) -> tuple[Path, Path | None, bool]:
-    """The pair, by the words "high" and "low" in names or metadata, or the only file; and whether any words say so."""
-    claims = {file: expert_from_name(file, folder) for file in files}
-    high, low = ([file for file in files if claims[file] == word] for word in ("high", "low"))
-    if len(files) == 1 and not (high or low):
-        return files[0], None, True
-    if len(files) == 2 and len(high) == len(low) == 1:
-        return high[0], low[0], True
-    if len(files) == 2 and not (high or low):
-        return files[0], files[1], False
-    names = ", ".join(file.name for file in files)
-    if len(files) == 1:
-        other = "low" if high else "high"
-        raise CheckpointNotFound(f"{folder} has {names} but no {other}-noise expert", "both experts")
-    raise CheckpointError(
-        f"{folder} has {len(files)} transformers: {names}",
-        "one, or two with 'high' and 'low' in their names",
-        "Move the others to another folder",
-    )
-
-
-def expert_from_name(path: Path, folder: Path | None = None) -> str | None:
-    """ "high" or "low", as the name of a transformer file or folder mentions, or else its metadata; None: neither, or both.
-
-    Args:
-        folder: names of subfolders below it count as well.
-    """
-    file = weight_files(path)[0] if path.is_dir() else path
-    texts = [str(path.relative_to(folder)) if folder else path.name]
-    if file.suffix.lower() in _SINGLE_FILES:  # trainers and converters write titles and names into their headers
-        metadata = open_weights(file).metadata
-        texts.append(
-            " ".join(value for key, value in metadata.items() if key.endswith(("title", "name", "description")))
-        )
-    for text in texts:
-        words = [word for word in ("high", "low") if mentions(word, text)]
-        if len(words) == 1:
-            return words[0]
-    return None
-
-
-def mentions(word: str, name: str) -> bool:
-    """Whether a file name mentions "high" or "low", by itself or in front of "noise"."""
-    name = name.lower().replace("_", " ")
-    return re.search(rf"(?<![a-z]){word}(?![a-z])|{word}[ -]?noise", name) is not None
-
-
-def _channels(file: Path, kind: str) -> int:
-    """Latent channels of a VAE or a transformer."""
-    weights = open_weights(file)
-    weights = weights.renamed(to_official(kind, weights, weights.source))
-    return infer_vae(weights, None).z_channels if kind == "vae" else infer_dit(weights, None).out_channels
-
-
-def _single(files: list[Path], kind: str, folder: Path) -> Path:
-    if len(files) > 1:
-        raise CheckpointError(
-            f"{folder} has {len(files)} files that are {PARTS[kind]}: {', '.join(file.name for file in files)}", "one"
-        )
-    return files[0]
-
-
-def _only(folder: Path, patterns: tuple[str, ...], what: str) -> Path:
-    files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
-    if not files:
-        raise CheckpointNotFound(f"{folder} has no {what}", fix="Download the file as well")
-    if len(files) > 1:
-        names = ", ".join(file.name for file in files)
-        raise CheckpointError(f"{folder} has {names}", f"one {what}", "Move the others to another folder")
-    return files[0]
-
-
-def _part(path: Path, what: str) -> Path:
-    if not path.is_dir():
-        raise CheckpointNotFound(f"{path} is missing", what, "Download the folder again")
-    return path
+def _name(weights: Weights) -> str:
+    return Path(weights.source).name

@@ -1,16 +1,17 @@
 """`inspect`: what a file or folder is, from headers alone."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import DiTConfig, Preset, TextConfig, VAEConfig, preset_for
-from ..errors import CheckpointError, CheckpointNotFound
+from ..config import DiTConfig, TextConfig, VAEConfig
+from ..errors import CheckpointNotFound
 from .build import sibling_config
-from .formats.open import Weights, open_weights
-from .infer import describe_dtypes, infer_dit, infer_text, infer_vae, quantisation
+from .families import describe_dit, family_of
+from .formats import Weights, checked_path, open_weights
+from .infer import describe_dtypes, infer_dit, infer_text, infer_vae, quant_marker
 from .key_maps import PARTS, find_part, no_part, to_official
-from .model_files import checked_path, find_model
+from .model_files import open_model
 from .quant import mark_quantized
 
 
@@ -22,7 +23,7 @@ class PartInfo:
         kind: dit | vae | text_encoder.
         layout: official | diffusers | huggingface | comfyui (official names under a prefix) | gguf.
         family: such as "i2v-a14b expert" or "Wan2.1 VAE".
-        quantisation: dtypes, and the sign of a quantised layout where there is one.
+        quantisation: dtypes, and the tensor name that marks a quantised file.
         parameters, size: number of values; bytes on disk.
     """
 
@@ -69,57 +70,21 @@ class FolderInfo:
 
 
 def inspect(path: str | Path) -> PartInfo | FolderInfo:
-    """What a weight file, a folder of shards, or a whole model folder is. Reads headers, never a tensor.
+    """What a weight file, a folder of shards, or a whole model folder is. Reads headers, never a weight.
 
     Raises:
-        CheckpointError: damaged, incomplete, or nothing of the Wan family.
+        CheckpointError: damaged, incomplete, nothing of the Wan family, or a model whose parts do not belong together.
     """
     path = checked_path(path)
     if not path.exists():
         raise CheckpointNotFound(f"{path} does not exist", "a weight file, a folder of shards, or a model folder")
-    if path.is_file() or (path.is_dir() and _is_part(path)):
-        return _inspect_part(path)
-    return _inspect_folder(path)
-
-
-def _inspect_folder(path: Path) -> FolderInfo:
-    folder = find_model(path)
-    paths = [folder.high, *([folder.low] if folder.low else []), folder.vae, folder.text_encoder]
-    kinds = [*("dit" for _ in paths[:-2]), "vae", "text_encoder"]
-    parts = tuple(_inspect_part(part, (kind,)) for part, kind in zip(paths, kinds))
-    family = preset_for(parts[0].config, parts[-2].config, folder.low is not None).name
-    return FolderInfo(path, folder.layout, family, parts, folder.boundary)
-
-
-def resolve_preset(path: str | Path) -> Preset:
-    """The preset of a model folder, with the sizes of its parts, from headers alone.
-
-    Raises:
-        CheckpointError: parts that do not belong together; both are named.
-    """
-    info = _inspect_folder(checked_path(path))
-    *experts, vae, text = info.parts
-    high, low = experts[0], experts[-1]
-    if high.config != low.config:
-        raise CheckpointError(
-            f"{high.path.name} is {high.family} and {low.path.name} is {low.family}, with different sizes",
-            "two experts of one model",
-            "Use the high-noise and the low-noise file of the same release",
-        )
-    if high.config.out_channels != vae.config.z_channels:
-        raise CheckpointError(
-            f"the transformer makes {high.config.out_channels}-channel latents and {vae.path.name} is the "
-            f"{vae.config.version} VAE, with {vae.config.z_channels} channels",
-            "Wan2.1_VAE for the 14B and 1.3B models, Wan2.2_VAE for TI2V-5B",
-            "Put the other VAE in its place",
-        )
-    if high.config.text_dim != text.config.dim:
-        raise CheckpointError(
-            f"the transformer takes text of width {high.config.text_dim} and {text.path.name} makes {text.config.dim}",
-            "the umT5 encoder that the model was trained with",
-        )
-    preset = replace(preset_for(high.config, vae.config, len(experts) == 2), text=text.config)
-    return preset if info.boundary is None else replace(preset, boundary=info.boundary)
+    if path.is_file() or _is_part(path):
+        return _part_of(path, open_weights(path))
+    model = open_model(path)
+    experts = [model.high] if model.low is None else [model.high, model.low]
+    kinds = {"dit": experts, "vae": [model.vae], "text_encoder": [model.text_encoder]}
+    parts = [_part(Path(weights.source), weights, kind) for kind, files in kinds.items() for weights in files]
+    return FolderInfo(path, model.layout, model.preset.name, tuple(parts), model.boundary)
 
 
 def _is_part(folder: Path) -> bool:
@@ -129,40 +94,49 @@ def _is_part(folder: Path) -> bool:
     return weights and not any((folder / name).exists() for name in whole)
 
 
-def _inspect_part(path: Path, kinds: Iterable[str] = PARTS) -> PartInfo:
-    """The first part of these kinds in a file; an all-in-one checkpoint has one of each."""
-    weights = open_weights(path)
-    for kind in kinds:
-        found = find_part(kind, weights)
-        if found:
-            prefix, layout = found
-            part = mark_quantized(weights.renamed(to_official(kind, weights, weights.source)))
-            sign = quantisation(weights)
-            config, family = _identify(kind, part, path)
-            return PartInfo(
-                path,
-                kind,
-                "gguf" if path.suffix.lower() == ".gguf" else "comfyui" if prefix else layout,
-                family,
-                describe_dtypes(part) + (f", quantised ({sign})" if sign else ""),
-                sum(info.parameters for info in part.info.values()),
-                weights.size,
-                config,
-            )
-    raise no_part(str(path), weights, "a transformer, a VAE or a umT5 text encoder")
+def _part_of(path: Path, weights: Weights) -> PartInfo:
+    """The first part in a file; an all-in-one checkpoint has one of each kind."""
+    kind = next((kind for kind in PARTS if find_part(kind, weights)), None)
+    if kind is None:
+        raise no_part(weights.source, weights, "a transformer, a VAE or a umT5 text encoder")
+    return _part(path, weights, kind)
 
 
-def _identify(kind: str, part: Weights, path: Path):
-    """The part's config and its name in the family."""
-    if kind == "vae":
-        config = infer_vae(part)
-        return config, f"Wan{config.version} VAE"
-    if kind == "text_encoder":
-        config = infer_text(part)
-        return config, "umT5-xxl" if config == TextConfig() else f"umT5 of width {config.dim}"
-    config = infer_dit(part, sibling_config(path))
-    vae = VAEConfig.wan22() if config.out_channels == 48 else VAEConfig()
-    if config.in_channels == 36:
-        return config, "image-to-video (A14B expert, 36 input channels)"
-    names = {preset_for(config, vae, two).name for two in ((False,) if config.out_channels == 48 else (True, False))}
-    return config, " or ".join(sorted(names))
+def _part(path: Path, weights: Weights, kind: str) -> PartInfo:
+    marker = quant_marker(weights)
+    prefix, layout = find_part(kind, weights) or ("", "")
+    part = mark_quantized(weights.renamed(to_official(kind, weights, weights.source)))
+    config, family = _DESCRIBE[kind](part)
+    return PartInfo(
+        path,
+        kind,
+        "gguf" if weights.format == "gguf" else "comfyui" if prefix else layout,
+        family,
+        describe_dtypes(part) + (f", quantised ({marker})" if marker else ""),
+        sum(info.parameters for info in part.info.values()),
+        weights.size,
+        config,
+    )
+
+
+def _describe_dit(part: Weights) -> tuple[DiTConfig, str]:
+    config, family = infer_dit(part, sibling_config(part.source)), family_of(part, part.metadata)
+    return config, describe_dit(config) if family.loads else f"{family.name}, which is not loaded here"
+
+
+def _describe_vae(part: Weights) -> tuple[VAEConfig, str]:
+    config = infer_vae(part)
+    return config, f"Wan{config.version} VAE"
+
+
+def _describe_text(part: Weights) -> tuple[TextConfig, str]:
+    config = infer_text(part)
+    return config, "umT5-xxl" if config == TextConfig() else f"umT5 of width {config.dim}"
+
+
+# kind → its config, and what to call it
+_DESCRIBE: dict[str, Callable[[Weights], tuple[DiTConfig | VAEConfig | TextConfig, str]]] = {
+    "dit": _describe_dit,
+    "vae": _describe_vae,
+    "text_encoder": _describe_text,
+}

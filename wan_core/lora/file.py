@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoints.formats.open import Weights, from_state_dict, open_weights
+from ..checkpoints.identify import mentions
 from ..checkpoints.key_maps import DIT, rename
-from ..checkpoints.model_files import mentions
 from ..dit import WanDiT
 from ..errors import CheckpointError
 from ..validate import real_number

@@ -10,11 +10,9 @@ from torch import Tensor
 
 from ..attention import attention as attention_backend
 from ..attention import use_attention
-from ..checkpoints import find_model, load_dit, load_text_encoder, load_vae
-from ..checkpoints import summary as describe
-from ..checkpoints.formats.open import open_weights
+from ..checkpoints import ModelFiles, load_dit, load_text_encoder, load_vae, open_model, open_tokenizer
+from ..checkpoints.formats import open_weights
 from ..checkpoints.identify import identify_experts
-from ..checkpoints.tokenizer import open_tokenizer
 from ..config import Preset
 from ..devices import default_device, usable_device, usable_dtype
 from ..dit import WanDiT
@@ -81,25 +79,36 @@ class WanPipeline:
             CheckpointNotFound: the folder, or a part of the model, is missing.
             CheckpointError: a damaged file, or parts that do not belong together.
         """
+        return cls.from_files(open_model(path), torch_dtype, device, attention)
+
+    @classmethod
+    def from_files(
+        cls,
+        files: ModelFiles,
+        torch_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        attention: str = "sdpa",
+    ) -> "WanPipeline":
+        """From a model that `open_model` has opened; everything else as in `from_pretrained`."""
         device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
         backend = attention_backend(attention)
-        preset = describe.resolve_preset(path)
-        found = find_model(path)
         # umT5 overflows in float16; bfloat16 has the range that it was trained in.
         text_dtype = torch.bfloat16 if torch_dtype == torch.float16 else torch_dtype
-        vae = load_vae(found.vae, preset.vae)
-        high = load_dit(found.high, preset.dit, torch_dtype)
-        low = load_dit(found.low, preset.dit, torch_dtype) if found.low else None
-        if not found.named:
-            high, low = identify_experts({found.high.name: high, found.low.name: low}, vae)
+        preset = files.preset
+        vae = load_vae(files.vae, preset.vae)
+        high = load_dit(files.high, preset.dit, torch_dtype)
+        low = load_dit(files.low, preset.dit, torch_dtype) if files.low is not None else None
+        if low is not None and not files.named:
+            names = Path(files.high.source).name, Path(files.low.source).name
+            high, low = identify_experts(high, low, vae, names)
         for expert in filter(None, (high, low)):
             use_attention(expert, backend)
         return cls(
             high=high,
             low=low,
             vae=vae,
-            text_encoder=load_text_encoder(found.text_encoder, preset.text, text_dtype),
-            tokenizer=open_tokenizer(found.tokenizer, preset.dit.text_len),
+            text_encoder=load_text_encoder(files.text_encoder, preset.text, text_dtype),
+            tokenizer=open_tokenizer(files.tokenizer, preset.dit.text_len),
             preset=preset,
             device=device,
         )

@@ -9,16 +9,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checkpoints import load_dit, load_text_encoder, load_vae
-from ..checkpoints.model_files import find_model
-from ..checkpoints.summary import resolve_preset
+from ..checkpoints import ModelFiles, load_dit, load_text_encoder, load_vae, open_model, open_tokenizer
 from ..conditioning import image_to_video
-from ..config import Preset, VAEConfig
+from ..config import VAEConfig
 from ..devices import default_device, usable_device
 from ..errors import InputError
 from ..lora.train import add_lora, save_lora
 from ..shapes import check_shape
-from ..text import Tokenizer
 from ..validate import real_number, whole_number
 from .data import captions_of, crops, list_clips, read_clip
 from .expert import LatentDataset, NoiseRange, new_expert, start_from, train_expert
@@ -81,7 +78,8 @@ def _whole_clip(file: Path, options: argparse.Namespace) -> Tensor:
 def train_transformer(options: argparse.Namespace) -> int:
     """One expert, or LoRA for it; clips and captions are encoded once and kept beside the checkpoints."""
     config, device = _run_config(options), usable_device(options.device or default_device())
-    preset, found = resolve_preset(options.model), find_model(options.model)
+    files = open_model(options.model)
+    preset = files.preset
     if options.expert == "all" and preset.two_experts:
         raise InputError("--expert all for a pair of experts", "high or low")
     if options.expert != "all" and not preset.two_experts:
@@ -92,8 +90,8 @@ def train_transformer(options: argparse.Namespace) -> int:
     levels = NoiseRange.of(options.expert, 0.0 if boundary is None else boundary, options.shift)
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
-    data = encode_folder(options, preset, found, device)
-    own = found.low if options.expert == "low" else found.high
+    data = encode_folder(options, files, device)
+    own = files.low if files.low is not None and options.expert == "low" else files.high
     if options.new:
         model = new_expert(preset.dit, options.seed)
     else:
@@ -113,9 +111,9 @@ def train_transformer(options: argparse.Namespace) -> int:
 
 
 @torch.no_grad()
-def encode_folder(options: argparse.Namespace, preset: Preset, found, device: torch.device) -> LatentDataset:
+def encode_folder(options: argparse.Namespace, model: ModelFiles, device: torch.device) -> LatentDataset:
     """The clips and captions of a folder as latents and embeddings, read from `cache.pt` where it fits."""
-    files = list_clips(options.data)
+    files, preset = list_clips(options.data), model.preset
     frames, height, width = (
         given or default
         for given, default in (
@@ -126,7 +124,7 @@ def encode_folder(options: argparse.Namespace, preset: Preset, found, device: to
     )
     check_shape(frames, height, width, preset.vae, preset.dit)
     captions = [captions_of(file) for file in files]
-    facts = [frames, height, width, preset.name, str(found.vae), str(found.text_encoder), captions, options.expert]
+    facts = [frames, height, width, preset.name, model.vae.source, model.text_encoder.source, captions, options.expert]
     stamp = hashlib.sha256(
         repr(facts + [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]).encode()
     ).hexdigest()
@@ -135,7 +133,7 @@ def encode_folder(options: argparse.Namespace, preset: Preset, found, device: to
         kept = torch.load(cache, weights_only=True)
         if kept.pop("stamp") == stamp:
             return LatentDataset(**kept)
-    vae = load_vae(found.vae, preset.vae, device=device)
+    vae = load_vae(model.vae, preset.vae, device=device)
     latents, y = [], []
     for file in files:
         clip = read_clip(file, frames, height, width).to(device)
@@ -143,8 +141,8 @@ def encode_folder(options: argparse.Namespace, preset: Preset, found, device: to
         if preset.task == "i2v":
             y.append(image_to_video(vae, clip[:, 0], frames).cpu())
     del vae
-    encoder = load_text_encoder(found.text_encoder, preset.text, device=device)
-    tokenizer = Tokenizer.open(found.tokenizer, preset.dit.text_len)
+    encoder = load_text_encoder(model.text_encoder, preset.text, device=device)
+    tokenizer = open_tokenizer(model.tokenizer, preset.dit.text_len)
     nothing = ["", preset.negative_prompt]
     sentences = [*nothing, *(text for group in captions for text in group)]
     texts = [encoder(*(x.to(device) for x in tokenizer(text)))[0].float().cpu() for text in sentences]

@@ -50,7 +50,7 @@ LAYOUTS = ("plain e4m3", "plain e5m2", "scaled e4m3", "notes in tensors", "notes
 
 def stored_experts(tmp):
     """Layout → (difference to the unpacked weights, difference to the native loader on the same file)."""
-    load, found = part("nodes.host.model").load_expert, {}
+    load, found = part("nodes.host.loading").load_expert, {}
     state, conds = load_file(wide_pair("t2v-a14b", tmp)[0]), texts(4096)
     for layout in LAYOUTS:
         held, unpacked, metadata = packed(state, layout)
@@ -66,7 +66,7 @@ def stored_experts(tmp):
 
 def gguf_experts():
     """An expert in GGUF: against the same weights unpacked; with a LoRA; and what is left in the model afterwards."""
-    load, quant = part("nodes.host.model").load_expert, part("wan_core.checkpoints.quant")
+    load, quant = part("nodes.host.loading").load_expert, part("wan_core.checkpoints.quant")
     model, plain = load(f"{STORED}/high.gguf"), load(f"{STORED}/high.safetensors")
     found = {"plain": difference(run(model, None), run(plain, None))}
     layer = "diffusion_model.blocks.0.self_attn.q"

@@ -26,7 +26,7 @@ def difference(a, b):
 def pair(family="t2v-a14b"):
     folder = Path(MODELS) / "diffusion_models" / family
     files = [str(folder / f"wan2.2_{word}_noise_14B_fp16.safetensors") for word in ("high", "low")]
-    return part("nodes.host.pair").load_pair(*files), files
+    return part("nodes.host.loading").load_pair(*files), files
 
 
 def texts(width=64):

@@ -21,7 +21,7 @@ class Bench:
         self.tmp, self.files = Path(tmp), wide_pair("t2v-a14b", tmp)
         self.states = dict(zip(EXPERTS, map(load_file, self.files), strict=True))
         self.pairs = {
-            "ours": part("nodes.host.pair").load_pair(*self.files),
+            "ours": part("nodes.host.loading").load_pair(*self.files),
             "native": tuple(map(comfy.sd.load_diffusion_model, self.files)),
         }
 
@@ -41,7 +41,7 @@ class Bench:
             paths.append(self.tmp / f"merged_{who}.safetensors")
             save_file(state | {name: state[name] + delta for name, delta in deltas[who].items()}, paths[-1])
         if kind == "ours":
-            return part("nodes.host.pair").load_pair(*map(str, paths))
+            return part("nodes.host.loading").load_pair(*map(str, paths))
         return [comfy.sd.load_diffusion_model(str(path)) for path in paths]
 
     def compare(self, rows, deltas):

@@ -34,7 +34,7 @@ def native_and_ours(tmp):
     found = {}
     for family in ("t2v-a14b", "i2v-a14b", "vace-a14b"):
         files = wide_pair(family, tmp)
-        high, low = part("nodes.host.pair").load_pair(*files)
+        high, low = part("nodes.host.loading").load_pair(*files)
         native_high, native_low = (comfy.sd.load_diffusion_model(file) for file in files)
         positive, negative = texts(4096)
         if family == "i2v-a14b":
@@ -69,7 +69,7 @@ def five_b_and_ours(tmp):
     torch.manual_seed(0)
     file = str(Path(tmp) / "5b.safetensors")
     save_file(part("wan_core.dit").WanDiT(config).state_dict(), file)
-    ours, native = part("nodes.host.model").load_expert(file), comfy.sd.load_diffusion_model(file)
+    ours, native = part("nodes.host.loading").load_expert(file), comfy.sd.load_diffusion_model(file)
     vae = part("nodes.host.vae").load_vae(str(Path(MODELS) / "vae" / "ti2v-5b" / "wan_2.2_vae.safetensors"))
     image, conds = picture(64, 64), texts(4096)
     mine = part("nodes.conditioning").Wan22TI2V.execute(vae, 64, 64, 9, image).result[0]
@@ -164,7 +164,7 @@ def patches(tmp):
         "after guidance": lambda m: m.set_model_sampler_post_cfg_function(lambda a: a["denoised"] * 0.95),
     }
     files, found = wide_pair("t2v-a14b", tmp), {}
-    ours = part("nodes.host.pair").load_pair(*files)
+    ours = part("nodes.host.loading").load_pair(*files)
     native = [comfy.sd.load_diffusion_model(file) for file in files]
     numbers = dict(solver="euler", schedule="simple", steps=4, shift=8.0, conds=texts(4096))
     plain = run(*ours, **numbers)
@@ -212,7 +212,7 @@ def long_text(tmp):
     files, numbers = wide_pair("t2v-a14b", tmp), dict(solver="euler", schedule="simple", steps=2, shift=8.0)
     torch.manual_seed(6)
     conds = [[[torch.randn(1, 1024, 4096), {}]] for _ in range(2)]
-    ours = run(*part("nodes.host.pair").load_pair(*files), conds=conds, **numbers)
+    ours = run(*part("nodes.host.loading").load_pair(*files), conds=conds, **numbers)
     return difference(ours, run(*(comfy.sd.load_diffusion_model(file) for file in files), conds=conds, **numbers))
 
 

@@ -65,7 +65,7 @@ def recorded_texts(tensors):
 def equals_golden(tmp):
     """The recorded official text-to-video run through our loader, guider and sampler."""
     config, tensors, paths = recording("moe_t2v_e2e", tmp, high="w.high.", low="w.low.")
-    high, low = part("nodes.host.pair").load_pair(*paths)
+    high, low = part("nodes.host.loading").load_pair(*paths)
     low_cfg, high_cfg = config["guide_scale_low_high"]
     found = {}
     for solver, recorded in (("unipc", "unipc"), ("dpmpp_2m", "dpmpp")):

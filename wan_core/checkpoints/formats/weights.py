@@ -48,6 +48,8 @@ class Weights:
         self._places = dict(places)
         self._open: dict[Path, Tensor] = {}
         self.scales: dict[str, Tensor] = {}
+        suffix = Path(source).suffix.lower().lstrip(".")
+        self.format = "pth" if suffix in ("pt", "bin", "ckpt") else suffix
 
     @classmethod
     def joined(cls, parts: Sequence["Weights"], source: str) -> "Weights":
@@ -90,6 +92,15 @@ class Weights:
             source, stored = self._places[name]
             return getattr(source, "read", source.__getitem__)(stored)
         return view_bytes(map_bytes(info.file, info.offset, info.size), info.dtype, info.shape)
+
+    def tensor(self, name: str, *, transient: bool = False) -> Tensor:
+        """The tensor, memory-mapped; a transient one through a mapping of its own."""
+        return self.read(name) if transient else self.mapped(name)
+
+    def metadata_array(self, key: str) -> list | None:
+        """A list of strings or numbers from the header, or None."""
+        file = next((file for file, _ in self._places.values()), None)
+        return file.array(key) if file is not None and hasattr(file, "array") else None
 
     def renamed(self, names: Mapping[str, str]) -> "Weights":
         """Only the tensors in `names` (ours → theirs), under our names."""

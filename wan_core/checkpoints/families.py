@@ -1,0 +1,89 @@
+"""Which model of the Wan family a transformer is: one table, read from top to bottom.
+
+Source: the modules that Wan2.1, Wan2.2, VideoX-Fun and their relatives add to the plain transformer.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..config import DiTConfig, presets_like
+from ..errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Family:
+    """A row of the table.
+
+    Attributes:
+        tensors: official names that tell the family, any of them; a name that ends with a dot stands for all below it.
+        lacks: a tensor that this family does not have.
+        header: pattern of the `config` in the file's header, where no tensor tells.
+        loads: whether `load_dit` builds it.
+        needed, fix: of the error for a family that it does not build.
+    """
+
+    name: str
+    tensors: tuple[str, ...] = ()
+    lacks: str | None = None
+    header: str = ""
+    loads: bool = False
+    needed: str = "a text-to-video, image-to-video, TI2V-5B or VACE model of Wan"
+    fix: str = "Load it in ComfyUI with Load Diffusion Model; the Wan 2.2 sampler takes its MODEL"
+
+    def matches(self, names: set[str], metadata: Mapping[str, str]) -> bool:
+        return (
+            (not self.tensors or any(_has(names, tensor) for tensor in self.tensors))
+            and self.lacks not in names
+            and re.search(self.header, metadata.get("config", "")) is not None
+        )
+
+    def refusal(self, source: str) -> CheckpointError:
+        return CheckpointError(f"{source} is {self.name}", self.needed, self.fix)
+
+
+def _has(names: set[str], tensor: str) -> bool:
+    return any(name.startswith(tensor) for name in names) if tensor.endswith(".") else tensor in names
+
+
+# The comments say input → output channels.
+FAMILIES = (
+    Family(
+        "a VACE branch without its transformer",
+        ("vace_patch_embedding.weight",),
+        lacks="head.modulation",
+        needed="a whole VACE model",
+        fix="Use a file that holds both, such as wan2.2_fun_vace_high_noise_14B_bf16",
+    ),
+    Family("VACE", ("vace_patch_embedding.weight",), loads=True),  # 16 → 16
+    Family("Fun-Camera", ("control_adapter.conv.weight",)),  # 36 → 16; of Wan2.1 32 → 16
+    Family("S2V-14B", ("casual_audio_encoder.encoder.final_linear.weight",)),  # 16 → 16
+    Family("HuMo", ("audio_proj.audio_proj_glob_1.layer.bias",)),  # 17B: 36 → 16; 1.7B: 16 → 16
+    Family("Animate-14B", ("face_adapter.fuser_blocks.0.k_norm.weight",)),  # 36 → 16
+    Family("SCAIL-2", ("patch_embedding_mask.weight",)),  # 20 → 16
+    Family("SCAIL", ("patch_embedding_pose.weight",)),  # 20 → 16
+    Family("WanDancer", ("patch_embedding_global.weight",)),  # 36 → 16
+    Family("Animate 2", header=r'"model_type"\s*:\s*"animate2"'),  # 36 → 16
+    Family("Fun-Control", ("ref_conv.weight",)),  # 52 → 16; 5B: 148 → 48
+    Family(  # 36 → 16; first and last frame too, and with 48 → 16 Fun-Control, all of Wan2.1
+        "a Wan2.1 image-to-video model (it has a CLIP image branch)",
+        ("img_emb.", "condition_embedder.image_embedder."),
+        needed="a Wan2.2 image-to-video model, or a text-to-video model",
+        fix="Use Wan2.2-I2V-A14B instead",
+    ),
+    Family("Wan", loads=True),  # 16 → 16 text-to-video, 36 → 16 image-to-video, 48 → 48 TI2V-5B: see config.PRESETS
+)
+
+
+def family_of(names: Iterable[str], metadata: Mapping[str, str]) -> Family:
+    """The family of a transformer, from the official names of its tensors and the metadata of its header."""
+    names = set(names)
+    return next(family for family in FAMILIES if family.matches(names, metadata))
+
+
+def describe_dit(config: DiTConfig) -> str:
+    """A transformer that is loaded here, such as "t2v-a14b or wan21-t2v-14b"."""
+    if config.in_channels == 36:
+        return "image-to-video (A14B expert, 36 input channels)"
+    names = [preset.name for two in (True, False) for preset in presets_like(config, two)[:1]]
+    return " or ".join(names) or f"a transformer with {config.in_channels} input channels"

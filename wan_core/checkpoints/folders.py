@@ -1,0 +1,184 @@
+"""Where the parts of a model lie in the folders that people have."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import CheckpointError, CheckpointNotFound
+from .build import open_part, sibling_config
+from .formats import Weights, checked_path, load_json
+from .identify import expert_from_name
+from .infer import infer_dit, infer_vae
+from .key_maps import PARTS, find_part
+
+Open = Callable[[Path], Weights]  # opens a file once, however often it is asked for
+_SINGLE_FILES = (".safetensors", ".sft", ".gguf")
+_HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")  # such as Wan-AI/Wan2.2-T2V-A14B
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """Where each part of a model lies.
+
+    Attributes:
+        layout: official | diffusers | comfyui.
+        high, low: transformer file or folder; low is None for a single model.
+        tokenizer: its folder, or the text-encoder file that embeds it.
+        boundary: as the folder states it, or None.
+        named: whether names or metadata say which expert is which; else they are in alphabetical order.
+    """
+
+    layout: str
+    high: Path
+    low: Path | None
+    vae: Path
+    text_encoder: Path
+    tokenizer: Path
+    boundary: float | None = None
+    named: bool = True
+
+
+def find_parts(path: str | Path, open_once: Open) -> ModelFolder:
+    """The parts in an official folder, a diffusers folder, or a folder of ComfyUI single files.
+
+    Raises:
+        CheckpointNotFound: no folder, an empty one, or one that lacks a part.
+        CheckpointError: several candidates for one part.
+    """
+    folder = checked_path(path)
+    if not folder.is_dir():
+        release = path if _HUB_NAME.fullmatch(str(path)) else "Wan-AI/Wan2.2-T2V-A14B"
+        raise CheckpointNotFound(
+            f"{path} is not a folder",
+            "a folder with the model's files",
+            f"Download a release first, for instance with: hf download {release} --local-dir FOLDER",
+        )
+    if not any(folder.iterdir()):
+        raise CheckpointNotFound(f"{folder} is empty", "a folder with the model's files", "Finish the download")
+    if (folder / "model_index.json").is_file():
+        return _diffusers(folder)
+    if (folder / "high_noise_model").is_dir() or (folder / "low_noise_model").is_dir() or sibling_config(folder):
+        return _official(folder)
+    return _comfyui(folder, open_once)
+
+
+def _official(folder: Path) -> ModelFolder:
+    high, low = folder / "high_noise_model", folder / "low_noise_model"
+    if high.is_dir() != low.is_dir():
+        present, absent = (high, low) if high.is_dir() else (low, high)
+        raise CheckpointNotFound(
+            f"{folder} has {present.name} but no {absent.name}", "both experts", f"Download {absent.name} as well"
+        )
+    two = high.is_dir()
+    return ModelFolder(
+        "official",
+        high=high if two else folder,
+        low=low if two else None,
+        vae=_only(folder, ("*VAE*.pth", "*VAE*.safetensors"), "VAE file (Wan2.1_VAE.pth or Wan2.2_VAE.pth)"),
+        text_encoder=_only(
+            folder, ("models_t5*.pth", "models_t5*.safetensors"), "text encoder (models_t5_umt5-xxl-enc-bf16.pth)"
+        ),
+        tokenizer=_part(folder / "google" / "umt5-xxl", "the tokenizer"),
+    )
+
+
+def _diffusers(folder: Path) -> ModelFolder:
+    index = load_json(folder / "model_index.json")
+    second, boundary = index.get("transformer_2") or [None, None], index.get("boundary_ratio")
+    is_ratio = boundary is None or (
+        isinstance(boundary, (int, float)) and not isinstance(boundary, bool) and 0 <= boundary <= 1
+    )
+    if not isinstance(second, list) or len(second) != 2 or not is_ratio:
+        raise CheckpointError(
+            f"{folder / 'model_index.json'} has transformer_2 {second!r} and boundary_ratio {boundary!r}",
+            "the names of a library and a class, and a number from 0 to 1",
+            "Download the file again",
+        )
+    two = second[1] is not None
+    if boundary is not None and not two:
+        raise CheckpointError(
+            f"{folder / 'model_index.json'} names one transformer and a boundary_ratio of {boundary}",
+            "transformer_2 as well: the boundary is where it takes over",
+            "Download the folder again",
+        )
+    return ModelFolder(
+        "diffusers",
+        high=_part(folder / "transformer", "the transformer (high-noise expert)" if two else "the transformer"),
+        low=_part(folder / "transformer_2", "the low-noise expert") if two else None,
+        vae=_part(folder / "vae", "the VAE"),
+        text_encoder=_part(folder / "text_encoder", "the text encoder"),
+        tokenizer=_part(folder / "tokenizer", "the tokenizer"),
+        boundary=boundary,
+    )
+
+
+def _comfyui(folder: Path, open_once: Open) -> ModelFolder:
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SINGLE_FILES)
+    candidates = {kind: [file for file in files if find_part(kind, open_once(file))] for kind in PARTS}
+    for kind in PARTS:
+        if not candidates[kind]:
+            raise CheckpointNotFound(
+                f"{folder} has no {PARTS[kind].removeprefix('a ')}",
+                "an official folder, a diffusers folder, or ComfyUI's single .safetensors or .gguf files",
+                "README, 'Real weights', mentions which files a model needs",
+            )
+    claims = {
+        file: expert_from_name(str(file.relative_to(folder)), open_once(file).metadata) for file in candidates["dit"]
+    }
+    high, low, named = _experts(claims, folder)
+    vaes = candidates["vae"]
+    if len(vaes) > 1:  # one for the 14B models and one for the 5B, as ComfyUI's own folders have them
+        channels = infer_dit(open_part(open_once(high), "dit")).out_channels
+        vaes = [file for file in vaes if infer_vae(open_part(open_once(file), "vae")).z_channels == channels] or vaes
+    vae, text_encoder = _single(vaes, "vae", folder), _single(candidates["text_encoder"], "text_encoder", folder)
+    return ModelFolder("comfyui", high, low, vae, text_encoder, tokenizer=text_encoder, named=named)
+
+
+def _experts(claims: dict[Path, str | None], folder: Path) -> tuple[Path, Path | None, bool]:
+    """The pair, or the only file; and whether names or metadata say which is which.
+
+    Args:
+        claims: file → "high", "low" or None.
+    """
+    files = list(claims)
+    high, low = ([file for file in files if claims[file] == word] for word in ("high", "low"))
+    if len(files) == 1 and not (high or low):
+        return files[0], None, True
+    if len(files) == 2 and len(high) == len(low) == 1:
+        return high[0], low[0], True
+    if len(files) == 2 and not (high or low):
+        return files[0], files[1], False
+    names = ", ".join(file.name for file in files)
+    if len(files) == 1:
+        other = "low" if high else "high"
+        raise CheckpointNotFound(f"{folder} has {names} but no {other}-noise expert", "both experts")
+    raise CheckpointError(
+        f"{folder} has {len(files)} transformers: {names}",
+        "one, or two with 'high' and 'low' in their names",
+        "Move the others to another folder",
+    )
+
+
+def _single(files: list[Path], kind: str, folder: Path) -> Path:
+    if len(files) > 1:
+        raise CheckpointError(
+            f"{folder} has {len(files)} files that are {PARTS[kind]}: {', '.join(file.name for file in files)}", "one"
+        )
+    return files[0]
+
+
+def _only(folder: Path, patterns: tuple[str, ...], what: str) -> Path:
+    files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+    if not files:
+        raise CheckpointNotFound(f"{folder} has no {what}", fix="Download the file as well")
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise CheckpointError(f"{folder} has {names}", f"one {what}", "Move the others to another folder")
+    return files[0]
+
+
+def _part(path: Path, what: str) -> Path:
+    if not path.is_dir():
+        raise CheckpointNotFound(f"{path} is missing", what, "Download the folder again")
+    return path
