@@ -214,7 +214,7 @@ class Wan22VCU(io.ComfyNode):
         cls, positive, negative, vae, width, height, length, video=None, mask=None, reference_images=None, strength=1.0
     ) -> io.NodeOutput:
         from ..wan_core.conditioning import vcu
-        from ..wan_core.media.images import fit_on_white
+        from ..wan_core.media.resize import fit_on_white
         from .host.vae import RawVAE, require
 
         preset = PRESETS["vace-a14b"]

@@ -11,7 +11,7 @@ def __getattr__(name: str):
 
         return WanPipeline
     if name == "export_to_video":
-        from .video import export_to_video
+        from .media.mp4 import export_to_video
 
         return export_to_video
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

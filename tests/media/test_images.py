@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 
 from wan_core.errors import InputError, VideoError
-from wan_core.media.images import clip_info, cover, fit_on_white, load_image, load_mask, load_video, resize
-from wan_core.video import write_mp4
+from wan_core.media.images import clip_info, load_image, load_mask, load_video
+from wan_core.media.mp4 import write_mp4
+from wan_core.media.resize import cover, fit_on_white, resize
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 

@@ -16,7 +16,10 @@ from PIL import Image
 
 from wan_core import export_to_video
 from wan_core.errors import InputError, VideoError
-from wan_core.video import check_output, find_ffmpeg, read_metadata, read_video, to_uint8, write_mp4
+from wan_core.media.ffmpeg import find_ffmpeg
+from wan_core.media.mp4 import check_output, write_mp4
+from wan_core.media.pixels import to_uint8
+from wan_core.media.read import read_metadata, read_video
 
 
 def noise(frames, height=64, width=96, seed=0):

@@ -22,10 +22,10 @@ from ..dit import WanDiT
 from ..errors import InputError
 from ..flow import draw_noise, sample
 from ..lora.file import AppliedLora, LoraReport, read_lora, target_expert
+from ..media.ffmpeg import find_ffmpeg
 from ..memory import ModelOffloader, OffloadedExpert, typed_oom
 from ..text import UMT5, Tokenizer
 from ..vae import WanVAE
-from ..video import find_ffmpeg
 from .inputs import Inputs
 from .output import WanOutput
 from .request import Request
