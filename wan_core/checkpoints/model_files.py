@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config import Preset
 from ..errors import CheckpointError, CheckpointNotFound
 from .build import sibling_config
 from .formats.open import checked_path, load_json, open_weights, weight_files
@@ -209,3 +210,18 @@ def _part(path: Path, what: str) -> Path:
     if not path.is_dir():
         raise CheckpointNotFound(f"{path} is missing", what, "Download the folder again")
     return path
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model folder that has been identified."""
+
+    path: Path
+    preset: Preset
+
+
+def open_model(path: str | Path) -> ModelFiles:
+    """Find and identify every part of a model."""
+    from .summary import resolve_preset
+
+    return ModelFiles(checked_path(path), resolve_preset(path))

@@ -14,6 +14,7 @@ from ..checkpoints import find_model, load_dit, load_text_encoder, load_vae
 from ..checkpoints import summary as describe
 from ..checkpoints.formats.open import open_weights
 from ..checkpoints.identify import identify_experts
+from ..checkpoints.model_files import ModelFiles
 from ..checkpoints.tokenizer import open_tokenizer
 from ..conditioning import FirstFrameMask, first_frame, image_to_video, vcu
 from ..config import BATCHED_CFG_MAX_TOKENS, Preset
@@ -115,6 +116,17 @@ class WanPipeline:
             preset=preset,
             device=device,
         )
+
+    @classmethod
+    def from_files(
+        cls,
+        files: ModelFiles,
+        torch_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        attention: str = "sdpa",
+    ) -> "WanPipeline":
+        """Load what `open_model` found; arguments as in `from_pretrained`."""
+        return cls.from_pretrained(files.path, torch_dtype, device, attention)
 
     def to(self, device: torch.device | str) -> "WanPipeline":
         """Run on this device, every part staying there after its first use."""
