@@ -53,7 +53,7 @@ def layer(path: Path) -> str:
 
 def imports(path: Path):
     """(part of wan_core or None, outside package or None) of every import, also those inside functions."""
-    package = ["wan_core", *path.relative_to(ROOT).parts[:-1]]
+    package = path.relative_to(ROOT.parent).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -90,6 +90,13 @@ def test_flow_never_imports_a_model_class():
 
 def test_imports_inside_the_library_are_relative():
     assert not [path for path in FILES for _, outside in imports(path) if outside == "wan_core"]
+
+
+def test_imports_inside_the_pack_are_relative():
+    """ComfyUI loads the pack under a name made from its path; `nodes` and `wan_core` by themselves are others'."""
+    pack = ROOT.parent
+    assert not [path for path in (pack / "nodes").rglob("*.py") if (None, "wan_core") in imports(path)]
+    assert not {"nodes", "wan_core"} & {outside for _, outside in imports(pack / "__init__.py")}
 
 
 def test_dependencies_are_those_of_the_project():

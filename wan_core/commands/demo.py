@@ -35,7 +35,7 @@ def run(options: Namespace) -> int:
     chosen = pipeline_options(Namespace(**vars(options), **DEMO_NUMBERS))
     with tempfile.TemporaryDirectory() as folder:
         files = open_model(demo_model("i2v-a14b" if options.image else "t2v-a14b", folder))
-        request = Inputs.resolve(files.preset, **vars(chosen)).request
+        request = Inputs.resolve(files.preset, chosen).request
         check_room(request, options.out)
         pipe = WanPipeline.from_files(files, torch_dtype=torch.float32)
         make_clip(pipe, request, chosen, options.out)

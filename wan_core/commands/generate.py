@@ -67,17 +67,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    from ..attention import attention
     from ..checkpoints.model_files import open_model
-    from ..devices import usable_device
     from ..pipeline import WanPipeline
     from ..pipeline.inputs import Inputs
 
-    if options.device:
-        usable_device(options.device)
-    attention(options.attention)
     files, chosen = open_model(options.model), pipeline_options(options)
-    request = Inputs.resolve(files.preset, **vars(chosen)).request  # refused before any weight is read
+    request = Inputs.resolve(files.preset, chosen).request  # refused before any weight is read
     check_room(request, options.out)
     pipe = WanPipeline.from_files(
         files, torch_dtype=dtype_of(options), device=options.device, attention=options.attention
@@ -121,6 +116,6 @@ def make_clip(pipe: WanPipeline, request: Request, chosen: Options, out: str) ->
             bar.update()
             bar.set_description(names[min(i + 1, len(names) - 1)])
 
-        output = pipe(**vars(chosen), callback=advance)
+        output = pipe(**vars(chosen) | {"callback": advance})
     output.save(out)
     print(f"{Path(out).resolve()} (seed {output.request.seeds[0]})")

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from ..config import PRESETS
 from ..errors import InputError
 from . import OK
-from .arguments import NUMBERS, add_dtype, add_numbers, dtype_of
+from .arguments import add_dtype, add_numbers, dtype_of, pipeline_options
 
 NAME = "plan"
 HELP = "show steps, experts, sizes and memory of a generation, without loading weights"
@@ -29,8 +29,7 @@ def run(options: Namespace) -> int:
     if options.model is not None and options.preset:
         raise InputError("both a model folder and --preset", "one of them")
     preset = PRESETS[options.preset or "t2v-a14b"] if options.model is None else open_model(options.model).preset
-    numbers = {name: getattr(options, name) for _, name, *_ in NUMBERS}
-    request = Request.resolve(preset, solver=options.solver, **numbers)
+    request = Request.resolve(preset, pipeline_options(options))
     print(plan_text(preset, request, dtype_of(options) or torch.bfloat16))
     for expert in idle_experts(request):
         print(f"warning: the {expert}-noise expert gets no step", file=sys.stderr)

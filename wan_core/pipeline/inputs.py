@@ -11,6 +11,7 @@ from ..media.images import clip_info, load_image, load_mask, load_video
 from ..media.resize import cover, fit_on_white, resize
 from ..shapes import ROPE_POSITIONS, area_size, cover_size, size_multiple
 from ..validate import whole_number
+from .options import Options
 from .request import Request
 
 TASKS = {
@@ -43,7 +44,7 @@ class Inputs:
     def resolve(
         cls,
         preset: Preset,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | Options,
         *,
         image=None,
         last_image=None,
@@ -61,6 +62,8 @@ class Inputs:
         Raises:
             InputError: naming the argument, its value, and what would be right.
         """
+        if isinstance(prompt, Options):
+            return cls.resolve(preset, **vars(prompt))
         references = list(reference_images) if isinstance(reference_images, (list, tuple)) else [reference_images]
         references = [r for r in references if r is not None]
         _check_task(preset, image, last_image, video, mask, references)

@@ -12,6 +12,7 @@ from ..flow import SOLVERS, Experts, FlowSchedule
 from ..flow.schedule import MAX_SHIFT, MIN_SHIFT
 from ..shapes import VideoShape, check_shape
 from ..validate import real_number, whole_number
+from .options import Options
 
 MAX_SEED = 2**64 - 1
 
@@ -47,7 +48,7 @@ class Request:
     def resolve(
         cls,
         preset: Preset,
-        prompt: str | Sequence[str] = "",
+        prompt: str | Sequence[str] | Options = "",
         *,
         negative_prompt: str | Sequence[str] | None = None,
         height: int | None = None,
@@ -68,6 +69,10 @@ class Request:
         Raises:
             InputError: naming the argument, its value, and what would be right.
         """
+
+        if isinstance(prompt, Options):
+            images = ("image", "last_image", "video", "mask", "reference_images")
+            return cls.resolve(preset, **{name: value for name, value in vars(prompt).items() if name not in images})
 
         def given(value, default):
             return default if value is None else value
