@@ -20,8 +20,8 @@ from .read import count_frames
 
 Sound = tuple[Tensor, int]  # waveform (channels, samples) in [-1, 1], samples a second
 
-# 8-bit 4:2:0 needs even sizes, so odd ones are padded. BT.709 and video range are stored in the file, so that players show
-# the colours that went in.
+# 8-bit 4:2:0 needs even sizes, so odd ones are padded. BT.709 and video range are stored in the file, so that players
+# show the colours that went in.
 H264 = options(
     {
         "vf": "pad=ceil(iw/2)*2:ceil(ih/2)*2,scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
