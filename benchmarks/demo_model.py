@@ -21,7 +21,8 @@ from scripts.demo_model.text import encode
 from wan_core import WanPipeline
 from wan_core.demo.release import DEMO_NUMBERS, demo_model
 from wan_core.flow import flow_loss, interpolate, training_timesteps
-from wan_core.video import read_video, to_uint8
+from wan_core.media.pixels import to_uint8
+from wan_core.media.read import read_video
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_suffix(".json")

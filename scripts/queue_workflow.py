@@ -1,7 +1,7 @@
 """Queue an API-format workflow on a ComfyUI server, follow it, and save the clip.
 
     pip install websocket-client
-    python scripts/queue_workflow.py workflows/api/wan22_t2v_a14b.json --prompt "A cat walks through the snow" --seed 7 --out cat.mp4
+    python scripts/queue_workflow.py workflows/api/wan22_t2v_a14b.json --prompt "A cat in snow" --seed 7 --out cat.mp4
 
 The first prompt node and the first sampler of the workflow are changed.
 """
@@ -14,14 +14,15 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from pathlib import Path
 
 import websocket
 
-TEXT = 3  # the kind of ComfyUI's binary messages that carry text
+TEXT = 3  # type of ComfyUI's binary messages that carry text
 
 
 def call(server: str, path: str, body=None) -> dict:
-    """GET, or POST with a body; an error answer is printed as ComfyUI words it."""
+    """GET, or POST with a body; where the server answers with an error, exits with ComfyUI's own words."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"http://{server}{path}", data, {"Content-Type": "application/json"})
     try:
@@ -34,7 +35,7 @@ def call(server: str, path: str, body=None) -> dict:
 
 
 def change(workflow: dict, prompt: str | None, seed: int | None) -> None:
-    """Put the prompt and the seed into the first node that takes each."""
+    """Set the prompt and the seed, each in the first node that has it as a widget, not as a link."""
     for name, value in (("positive", prompt), ("seed", seed)):
         if value is None:
             continue
@@ -45,7 +46,7 @@ def change(workflow: dict, prompt: str | None, seed: int | None) -> None:
 
 
 def follow(socket: websocket.WebSocket, prompt_id: str, workflow: dict) -> list[dict]:
-    """Show what the server says about the prompt until it has ended well; the files it made. Exits where it has not."""
+    """Print the progress of the prompt until it has succeeded, and return the files it made; exits when it fails."""
     title, expert, line, files = "", "", "", []
     while True:
         message = socket.recv()
@@ -92,8 +93,7 @@ def main() -> None:
     parser.add_argument("--server", default="127.0.0.1:8188", help="default: %(default)s")
     options = parser.parse_args()
 
-    with open(options.workflow, encoding="utf-8") as file:
-        workflow = json.load(file)
+    workflow = json.loads(Path(options.workflow).read_text("utf-8"))
     change(workflow, options.prompt, options.seed)
     client = str(uuid.uuid4())
     call(options.server, "/system_stats")
@@ -103,15 +103,15 @@ def main() -> None:
         files = follow(socket, queued["prompt_id"], workflow)
     except websocket.WebSocketException as error:
         sys.exit(
-            f"The connection to {options.server} is gone ({error}); look at the server, the clip may still be in the making."
+            f"The connection to {options.server} is gone ({error}). Look at the server, it may still make the clip."
         )
     finally:
         socket.close()
     if not files:
         sys.exit("The workflow wrote no file.")
     query = urllib.parse.urlencode({key: files[-1][key] for key in ("filename", "subfolder", "type")})
-    with urllib.request.urlopen(f"http://{options.server}/view?{query}") as answer, open(options.out, "wb") as out:
-        out.write(answer.read())
+    with urllib.request.urlopen(f"http://{options.server}/view?{query}") as answer:
+        Path(options.out).write_bytes(answer.read())
     print(options.out)
 
 

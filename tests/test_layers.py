@@ -14,21 +14,23 @@ ROOT = Path(wan_core.__file__).parent
 FLOORS = (
     {"errors"},
     {"config", "validate"},
-    {"shapes", "devices", "ops", "attention"},
-    {"text", "dit", "vae", "flow", "media", "memory"},  # no imports between these
-    {"cpu", "conditioning", "video"},
+    {"shapes", "devices", "ops", "attention", "fused"},
+    {"text", "dit", "vae", "flow", "media", "memory", "video"},  # no imports between these, but `video` names `media`
+    {"cpu", "conditioning"},
     {"checkpoints"},
-    {"lora", "testing"},
+    {"lora", "parallel", "testing"},
     {"pipeline", "training"},
     {"demo"},
+    {"fleet"},
     {"commands"},
     {"cli"},
 )
 BELOW = {room: set().union(*FLOORS[:n]) for n, floor in enumerate(FLOORS) for room in floor}
 ALLOWED = BELOW | {
     "attention": BELOW["attention"] | {"ops"},
+    "video": {"media"},
     "__main__": {"cli"},
-    "__init__": {"pipeline", "video"},
+    "__init__": {"pipeline", "media"},
 }
 OUTSIDE = {
     "einops",
@@ -51,7 +53,7 @@ def layer(path: Path) -> str:
 
 def imports(path: Path):
     """(part of wan_core or None, outside package or None) of every import, also those inside functions."""
-    package = ["wan_core", *path.relative_to(ROOT).parts[:-1]]
+    package = path.relative_to(ROOT.parent).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -77,8 +79,8 @@ def test_imports_point_one_way(path):
             assert outside in OUTSIDE | OPTIONAL or outside in sys.stdlib_module_names, f"{path.name} imports {outside}"
 
 
-def test_every_layer_is_ruled():
-    assert {layer(path) for path in FILES} == set(ALLOWED)
+def test_every_room_is_ruled():
+    assert {layer(path) for path in FILES} <= set(ALLOWED)
 
 
 def test_flow_never_imports_a_model_class():
@@ -88,6 +90,13 @@ def test_flow_never_imports_a_model_class():
 
 def test_imports_inside_the_library_are_relative():
     assert not [path for path in FILES for _, outside in imports(path) if outside == "wan_core"]
+
+
+def test_imports_inside_the_pack_are_relative():
+    """ComfyUI loads the pack under a name made from its path; `nodes` and `wan_core` by themselves are others'."""
+    pack = ROOT.parent
+    assert not [path for path in (pack / "nodes").rglob("*.py") if (None, "wan_core") in imports(path)]
+    assert not {"nodes", "wan_core"} & {outside for _, outside in imports(pack / "__init__.py")}
 
 
 def test_dependencies_are_those_of_the_project():

@@ -10,7 +10,7 @@ def __getattr__(name: str):
 
         return WanPipeline
     if name == "export_to_video":
-        from .video import export_to_video
+        from .media.mp4 import export_to_video
 
         return export_to_video
     if name == "__version__":

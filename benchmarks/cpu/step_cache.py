@@ -13,9 +13,9 @@ from benchmarks import measure
 from benchmarks.demo_model import held_out_prompts, open_pipe
 from scripts.demo_model.judge import look, psnr
 from wan_core.demo.release import DEMO_NUMBERS
+from wan_core.media.pixels import to_uint8
 from wan_core.pipeline import Options, Request
 from wan_core.pipeline.output import WanOutput
-from wan_core.video import to_uint8
 
 STEPS, EXACT = 40, 150  # the official number for A14B, and many
 

@@ -147,7 +147,8 @@ def memory(report: measure.Report, comfyui: Path | None) -> None:
 
 def mp4(report: measure.Report, rounds: int) -> None:
     """Decoding into a file, at full width and where writing weighs more."""
-    from wan_core.video import to_uint8, write_mp4
+    from wan_core.media.mp4 import write_mp4
+    from wan_core.media.pixels import to_uint8
 
     for name, config, frames, size in (
         ("full width", CONFIGS["2.1"], 17, SIZE),

@@ -6,10 +6,10 @@ import comfy.utils
 import node_helpers
 import torch
 
-from ...wan_core.conditioning import vcu
+from ...wan_core.conditioning import frame_mask, vcu
 from ...wan_core.config import PRESETS, Preset
 from ...wan_core.errors import InputError
-from ...wan_core.media.images import fit_on_white
+from ...wan_core.media.resize import fit_on_white
 from ...wan_core.shapes import LONGEST_SEQUENCE, check_shape
 from .checks import check_vae
 from .vae import RawVAE
@@ -52,17 +52,6 @@ def image_to_video(vae, width: int, height: int, length: int, start, end=None) -
         video[-last:] = end
     mask = 1 - frame_mask(length, len(start), last).repeat(1, 1, 1, *latent.shape[3:])  # ComfyUI's is 1 where free
     return {"concat_latent_image": vae.encode(video), "concat_mask": mask}, latent
-
-
-def frame_mask(frames: int, first: int, last: int) -> torch.Tensor:
-    """The mask channels (1, 4, T', 1, 1) of an I2V model: 1 for the frames that are given, the first and last ones.
-
-    A latent frame has a channel for each of its four video frames; the first one stands for four.
-    """
-    given = torch.zeros(frames + 3)
-    given[: first + 3] = 1
-    given[frames + 3 - last :] = 1
-    return given.view(1, -1, 4, 1, 1).transpose(1, 2)
 
 
 def text_and_image_to_video(vae, width: int, height: int, length: int, start=None) -> dict:

@@ -10,8 +10,9 @@ import torch
 from comfy.cli_args import args
 
 from ...wan_core.errors import InputError
+from ...wan_core.media.mp4 import check_output, write_mp4
+from ...wan_core.media.pixels import unit_to_uint8
 from ...wan_core.shapes import video_frames
-from ...wan_core.video import check_output, unit_to_uint8, write_mp4
 from .checks import check_vae_latents
 from .vae import stream_decode
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from scripts.demo_model.clips import COLOURS, MOTIONS, SHAPES, Placement, Scene, distance, draw
-from wan_core.video import to_uint8
+from wan_core.media.pixels import to_uint8
 
 CONTRAST = 50  # RGB distance (0..255) from the background at which a pixel belongs to the object
 MOVED = 6.0  # pixels between first and last frame, below which the object stays still

@@ -8,8 +8,9 @@ from scripts.demo_model.clips import SCENES, clip
 from scripts.demo_model.judge import fidelity, interval, look, shares
 from scripts.demo_model.text import captions, tokenizer_proto
 from wan_core.demo.sheet import contact_sheet
+from wan_core.media.pixels import to_uint8
 from wan_core.text import Tokenizer
-from wan_core.video import export_to_video, read_video, to_uint8
+from wan_core.video import export_to_video, read_video
 
 
 def test_the_judge_reads_every_kind_of_clip_after_the_mp4(tmp_path):

@@ -15,7 +15,8 @@ from wan_core.checkpoints import inspect, load_dit, load_text_encoder, load_vae,
 from wan_core.cli import OK, main
 from wan_core.config import NEGATIVE_PROMPT
 from wan_core.demo.release import DEMO_NUMBERS, FOLDER, TASKS, demo_model
-from wan_core.video import read_video, to_uint8
+from wan_core.media.pixels import to_uint8
+from wan_core.media.read import read_video
 
 QUICK = DEMO_NUMBERS | {"num_inference_steps": 10}
 

@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 from wan_core.errors import InputError, VideoError
-from wan_core.media.images import clip_info, cover, fit_on_white, load_image, load_mask, load_video, resize
-from wan_core.video import write_mp4
+from wan_core.media.images import clip_info, load_image, load_mask, load_video
+from wan_core.media.mp4 import write_mp4
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 
@@ -73,21 +73,6 @@ def test_a_photo_taken_sideways_is_turned(tmp_path):
 def test_what_is_no_image_is_refused(source):
     with pytest.raises(InputError):
         load_image(source)
-
-
-def test_images_of_the_right_size_are_left_alone():
-    image = load_image(PIXELS)
-    for scale in (resize, cover, fit_on_white):
-        assert scale(image, 20, 30) is image
-
-
-def test_cover_crops_the_centre_and_fit_shows_everything():
-    image = torch.full((3, 20, 60), -1.0)
-    image[:, :, 20:40] = 1
-    assert cover(image, 20, 20).min() > 0.9
-    fitted = fit_on_white(image, 60, 60)
-    assert (fitted[:, 30] < 0).any() and (fitted[:, :19] == 1).all() and (fitted[:, 41:] == 1).all()
-    assert fit_on_white(torch.zeros(3, 1, 4000), 16, 16).shape == (3, 16, 16)
 
 
 def test_every_form_of_a_clip_is_the_same_tensor(tmp_path):

@@ -14,24 +14,17 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.frames import fake_ffmpeg, noise
 from wan_core import export_to_video
 from wan_core.errors import InputError, VideoError
-from wan_core.video import check_output, find_ffmpeg, read_metadata, read_video, to_uint8, write_mp4
-
-
-def noise(frames, height=64, width=96, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), np.uint8)
+from wan_core.media.ffmpeg import find_ffmpeg
+from wan_core.media.mp4 import check_output, write_mp4
+from wan_core.media.read import read_metadata, read_video
 
 
 def probe(path):
     """What ffmpeg says about a file."""
     return subprocess.run([find_ffmpeg(), "-hide_banner", "-i", str(path)], capture_output=True, text=True).stderr
-
-
-def test_uint8_conversion_truncates_as_officially():
-    values = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0, -7.0, 7.0])
-    video = values.view(1, 1, 1, -1).expand(3, 1, 1, -1)
-    assert to_uint8(video)[0, 0, :, 0].tolist() == [0, 63, 127, 191, 255, 0, 255]
 
 
 @pytest.mark.parametrize("fps", [16, 24, 29.97])
@@ -95,29 +88,6 @@ def test_export_refuses_what_is_no_clip(tmp_path, frames):
     assert not list(tmp_path.iterdir())
 
 
-def test_metadata_survives_any_text(tmp_path):
-    stored = {"prompt": 'a=b; c#d \\ "e"\nnew line 猫\t🎬', "seed": "7", "comment": "{}"}
-    write_mp4([noise(2)], tmp_path / "clip.mp4", 16, stored | {"lines": "a\r\nb", "broken": "a\ud800b"})
-    found = read_metadata(tmp_path / "clip.mp4")
-    assert {key: found[key] for key in stored} == stored
-    assert (found["lines"], found["broken"]) == ("a\nb", "a?b")
-
-
-@pytest.mark.parametrize("text", ["ends with \\", "a\\\nb\\", "\\", "a\\\\"])
-def test_backslashes_do_not_swallow_the_next_entry(tmp_path, text):
-    write_mp4([noise(2)], tmp_path / "clip.mp4", 16, {"prompt": text, "seed": "7"})
-    found = read_metadata(tmp_path / "clip.mp4")
-    assert found["prompt"].rstrip(" ") == text and found["seed"] == "7"
-
-
-def test_hostile_text_changes_no_argument(tmp_path):
-    hostile = "-y; rm -rf / $(touch pwned) `touch pwned` | -f null\n;FFMETADATA1\n[CHAPTER]"
-    path = tmp_path / "-i evil' \" 12:30.mp4"
-    write_mp4([noise(2)], path, 16, {"prompt": hostile})
-    assert read_metadata(path)["prompt"] == hostile
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
 def test_encoding_goes_on_while_frames_are_still_made(tmp_path):
     sizes = []
 
@@ -164,32 +134,6 @@ def test_two_writers_of_one_path_do_not_mix(tmp_path):
     assert frames.std() < 3
 
 
-@pytest.mark.parametrize("script", ["exit 127", "echo broken >&2; exit 1", "exit 0"])
-def test_a_broken_ffmpeg_is_found_before_any_work(tmp_path, monkeypatch, script):
-    fake = tmp_path / "ffmpeg"
-    fake.write_text(f"#!/bin/sh\n{script}\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fake))
-    with pytest.raises(VideoError, match="ffmpeg.*IMAGEIO_FFMPEG_EXE"):
-        check_output(tmp_path / "clip.mp4")
-
-
-def test_a_missing_ffmpeg_is_found_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "nothing"))
-    with pytest.raises(VideoError, match="no ffmpeg can be run"):
-        check_output(tmp_path / "clip.mp4")
-
-
-def fake_ffmpeg(tmp_path, monkeypatch, action):
-    """The real ffmpeg for probing, and `action` in its place when it is asked to encode."""
-    fake = tmp_path / "ffmpeg"
-    fake.write_text(
-        f'#!/bin/sh\ncase "$*" in *-encoders*) exec {imageio_ffmpeg.get_ffmpeg_exe()} "$@";; esac\n{action}\n'
-    )
-    fake.chmod(0o755)
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fake))
-
-
 @pytest.mark.parametrize(
     "action, message",
     [
@@ -213,7 +157,8 @@ def test_an_encoder_that_loses_frames_is_an_error(tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
     write_mp4([noise(3)], tmp_path / "short.mp4", 16)
-    action = f"""case "$*" in *rawvideo*) cat >/dev/null; for last; do :; done; cp {tmp_path}/short.mp4 "${{last#file:}}";;
+    action = f"""case "$*" in
+*rawvideo*) cat >/dev/null; for last; do :; done; cp {tmp_path}/short.mp4 "${{last#file:}}";;
 *) exec {real} "$@";; esac"""
     fake_ffmpeg(tmp_path, monkeypatch, action)
     with pytest.raises(VideoError, match="holds 3 of 8 frames"):
@@ -282,15 +227,6 @@ def test_hardly_any_space_is_said_before_any_work(tmp_path):
         check_output(tmp_path / "clip.mp4", raw_bytes=free * 20)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a video", None])
-def test_files_that_are_no_video(tmp_path, content):
-    path = tmp_path / "clip.mp4"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(VideoError if path.exists() else InputError):
-        read_video(path)
-
-
 @pytest.mark.parametrize("fps", [0, -16, float("nan"), float("inf"), 10**9])
 def test_rates_out_of_range(tmp_path, fps):
     with pytest.raises(InputError, match="fps"):
@@ -306,3 +242,26 @@ def test_sound_is_cut_to_the_clip(tmp_path):
         "two seconds, and the blocks of 43 ms that AAC adds"
     )
     assert len(read_video(tmp_path / "clip.mp4")) == 32
+
+
+@pytest.mark.parametrize("channels, name", [(1, "mono"), (2, "stereo")])
+def test_sound_that_ends_early_is_filled_with_silence(tmp_path, channels, name):
+    tone = torch.sin(torch.arange(8000) * 0.3)[None].repeat(channels, 1)
+    write_mp4([noise(32)], tmp_path / "clip.mp4", 16, {"seed": "7"}, audio=(tone, 16000))
+    described = probe(tmp_path / "clip.mp4")
+    assert f"16000 Hz, {name}" in described and read_metadata(tmp_path / "clip.mp4")["seed"] == "7"
+    command = [find_ffmpeg(), "-v", "error", "-i", str(tmp_path / "clip.mp4"), "-f", "f32le", "-ac", "1", "-"]
+    sound = np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.float32)
+    assert len(sound) >= 2 * 16000 and np.abs(sound[:7000]).max() > 0.5 and np.abs(sound[10000:]).max() < 0.01
+
+
+def test_sound_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    action = (
+        f"""case "$*" in *f32le*) echo no aac >&2; exit 1;; *) exec {imageio_ffmpeg.get_ffmpeg_exe()} "$@";; esac"""
+    )
+    fake_ffmpeg(tmp_path, monkeypatch, action)
+    with pytest.raises(VideoError, match="after 8 frames: no aac"):
+        write_mp4([noise(8)], out / "clip.mp4", 16, audio=(torch.zeros(1, 100), 16000))
+    assert not list(out.iterdir())

@@ -1,15 +1,17 @@
-"""Images and clips that a caller passes in, brought to tensors of the size that the model works at."""
+"""Images, clips and masks in the forms that callers have, as tensors."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import InputError, VideoError
-from ..video import iter_video, video_info
+from .pixels import from_uint8, is_unit
+from .read import iter_video, video_info
+from .resize import cover_smoothly
 
 
 def load_image(source, name: str = "image") -> Tensor:
@@ -22,48 +24,61 @@ def load_image(source, name: str = "image") -> Tensor:
     Raises:
         InputError: not an image.
     """
-    if isinstance(source, (str, Path)):
-        try:
-            with Image.open(source) as opened:
-                source = ImageOps.exif_transpose(opened).convert("RGB")
-        except FileNotFoundError as error:
-            raise InputError(f"{name}: {source} does not exist", "an image file") from error
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(
-                f"{name}: {source} is not an image that can be read", "a PNG, JPEG or WebP file"
-            ) from error
-    if isinstance(source, Image.Image):
-        source = np.asarray(source.convert("RGB"))
-    if isinstance(source, np.ndarray):
-        if source.dtype.kind not in "uif":
-            raise InputError(f"{name} is an array of {source.dtype}", "uint8, or floats in [0, 1]")
-        if (
-            source.dtype.kind == "f"
-            and source.size
-            and not (np.isfinite(source).all() and -1e-3 <= source.min() <= source.max() <= 1.001)
-        ):
-            raise InputError(
-                f"{name} is an array with values from {source.min():g} to {source.max():g}",
-                "uint8, or floats in [0, 1]",
-            )
-        source = torch.from_numpy(np.array(source))  # a copy: torch warns of arrays that cannot be written to
-        source = source[..., None] if source.ndim == 2 else source  # grey
-        if source.ndim == 3 and source.shape[2] in (1, 3, 4):
-            source = source[..., :3].movedim(2, 0).expand(3, -1, -1)
-            source = source if source.dtype == torch.uint8 else source.float() * 2 - 1
-    if isinstance(source, Tensor) and source.ndim == 4 and len(source) == 1:
-        source = source[0]
-    if not isinstance(source, Tensor) or source.ndim != 3 or source.shape[0] != 3 or not source.numel():
-        shape = f" of shape {tuple(source.shape)}" if hasattr(source, "shape") else ""
-        raise InputError(f"{name} is a {type(source).__name__}{shape}", "a path, a PIL image, or a (3, H, W) tensor")
-    if source.dtype == torch.uint8:
-        return (source.float() / 255 - 0.5) / 0.5
-    image = source.detach().cpu().float()
+    for kind, load in _LOADERS:
+        if isinstance(source, kind):
+            return load(source, name)
+    raise _no_image(source, name)
+
+
+def _from_file(path: str | Path, name: str) -> Tensor:
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: {path} does not exist", "an image file") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{name}: {path} is not an image that can be read", "a PNG, JPEG or WebP file") from error
+    return _from_picture(picture, name)
+
+
+def _from_picture(picture: Image.Image, name: str) -> Tensor:
+    return _from_array(np.asarray(picture.convert("RGB")), name)
+
+
+def _from_array(array: np.ndarray, name: str) -> Tensor:
+    if array.dtype.kind not in "uif":
+        raise InputError(f"{name} is an array of {array.dtype}", "uint8, or floats in [0, 1]")
+    if array.dtype.kind == "f" and not is_unit(array):
+        found = f"values from {array.min():g} to {array.max():g}"
+        raise InputError(f"{name} is an array with {found}", "uint8, or floats in [0, 1]")
+    pixels = torch.from_numpy(np.array(array))  # a copy: torch warns of arrays that cannot be written to
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels  # grey
+    if pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4):
+        pixels = pixels[..., :3].movedim(2, 0).expand(3, -1, -1)
+        pixels = pixels if pixels.dtype == torch.uint8 else pixels.float() * 2 - 1
+    return _from_tensor(pixels, name)
+
+
+def _from_tensor(image: Tensor, name: str) -> Tensor:
+    if image.ndim == 4 and len(image) == 1:
+        image = image[0]
+    if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+        raise _no_image(image, name)
+    if image.dtype == torch.uint8:
+        return from_uint8(image)
+    image = image.detach().cpu().float()
     if not torch.isfinite(image).all() or image.abs().max() > 1.001:
-        raise InputError(
-            f"{name} has values from {image.min():g} to {image.max():g}", "values in [-1, 1], or 8-bit pixels (uint8)"
-        )
+        found = f"values from {image.min():g} to {image.max():g}"
+        raise InputError(f"{name} has {found}", "values in [-1, 1], or 8-bit pixels (uint8)")
     return image
+
+
+_LOADERS: tuple[tuple[type | tuple[type, ...], Callable[..., Tensor]], ...] = (
+    ((str, Path), _from_file),
+    (Image.Image, _from_picture),
+    (np.ndarray, _from_array),
+    (Tensor, _from_tensor),
+)
 
 
 def clip_info(source, name: str = "video") -> tuple[int, int, int]:
@@ -81,11 +96,8 @@ def clip_info(source, name: str = "video") -> tuple[int, int, int]:
     if isinstance(source, (list, tuple)) and source:
         return len(source), *load_image(source[0], f"{name}[0]").shape[1:]
     if isinstance(source, Tensor) and source.ndim == 4 and source.shape[0] == 3 and source.shape[1]:
-        return tuple(source.shape[1:])
-    shape = f" of shape {tuple(source.shape)}" if hasattr(source, "shape") else ""
-    raise InputError(
-        f"{name} is a {type(source).__name__}{shape}", "a path, a list of images, or a (3, T, H, W) tensor"
-    )
+        return source.shape[1], source.shape[2], source.shape[3]
+    raise _refusal(source, name, "a path, a list of images, or a (3, T, H, W) tensor")
 
 
 def load_video(source, frames: int, height: int, width: int, name: str = "video") -> Tensor:
@@ -96,22 +108,23 @@ def load_video(source, frames: int, height: int, width: int, name: str = "video"
     Raises:
         InputError: not a clip, or too short. VideoError: a file that cannot be read.
     """
-    if clip_info(source, name)[0] < frames:
-        raise InputError(f"{name} has {clip_info(source, name)[0]} frames", f"{frames}, as many as num_frames")
-    if isinstance(source, (str, Path)):
-        images = iter_video(source, frames)
-    elif isinstance(source, Tensor):
-        images = source[:, :frames].unbind(1)
-    else:
-        images = source[:frames]
+    available = clip_info(source, name)[0]
+    if available < frames:
+        raise InputError(f"{name} has {available} frames", f"{frames}, as many as num_frames")
     video = torch.empty(3, frames, height, width)
     count = 0
-    for image in images:
+    for image in _first_frames(source, frames):
         video[:, count] = cover_smoothly(load_image(image, f"{name}[{count}]"), height, width)
         count += 1
     if count < frames:
         raise VideoError(f"{name} can be read for {count} of its frames", f"{frames}, as many as num_frames")
     return video
+
+
+def _first_frames(source, frames: int) -> Iterable:
+    if isinstance(source, (str, Path)):
+        return iter_video(source, frames)
+    return source[:, :frames].unbind(1) if isinstance(source, Tensor) else source[:frames]
 
 
 def load_mask(source, frames: int, height: int, width: int, name: str = "mask") -> Tensor:
@@ -126,13 +139,7 @@ def load_mask(source, frames: int, height: int, width: int, name: str = "mask") 
     if isinstance(source, np.ndarray) and source.dtype.kind in "buif" and source.shape[-1:] not in ((3,), (4,)):
         source = torch.from_numpy(np.array(source))
     if isinstance(source, Tensor):
-        mask = source.squeeze(-1).float() if source.shape[-1:] == (1,) and source.ndim > 2 else source.float()
-        if not source.is_floating_point() and mask.numel() and mask.max() > 1:
-            mask = mask / 255
-        mask = mask[None, None] if mask.ndim == 2 else mask[None] if mask.ndim == 3 else mask
-        usable = mask.ndim == 4 and mask.shape[0] == 1 and mask.numel() and torch.isfinite(mask).all()
-        if not usable or mask.min() < 0 or mask.max() > 1:
-            raise InputError(f"{name} of shape {tuple(source.shape)}", "(1, T, H, W) with values in [0, 1]")
+        mask = _mask_from_tensor(source, name)
     elif _is_still(source):
         mask = (load_image(source, name)[:, None].mean(dim=0, keepdim=True) + 1) / 2
     else:
@@ -143,58 +150,27 @@ def load_mask(source, frames: int, height: int, width: int, name: str = "mask") 
     return mask.clamp(0, 1).expand(-1, frames, -1, -1)
 
 
+def _mask_from_tensor(source: Tensor, name: str) -> Tensor:
+    mask = source.squeeze(-1).float() if source.shape[-1:] == (1,) and source.ndim > 2 else source.float()
+    if not source.is_floating_point() and mask.numel() and mask.max() > 1:
+        mask = mask / 255
+    mask = mask[None, None] if mask.ndim == 2 else mask[None] if mask.ndim == 3 else mask
+    usable = mask.ndim == 4 and mask.shape[0] == 1 and mask.numel() and torch.isfinite(mask).all()
+    if not usable or mask.min() < 0 or mask.max() > 1:
+        raise InputError(f"{name} of shape {tuple(source.shape)}", "(1, T, H, W) with values in [0, 1]")
+    return mask
+
+
 def _is_still(source) -> bool:
     if isinstance(source, (str, Path)):
         return Path(source).suffix.lower() in Image.registered_extensions()
     return isinstance(source, Image.Image) or (isinstance(source, np.ndarray) and source.ndim == 3)
 
 
-def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Stretch (3, H, W) as image-to-video does: bicubic, no antialiasing, no clamp.
-
-    Source: Wan2.2 wan/image2video.py.
-    """
-    if image.shape[1:] == (height, width):
-        return image
-    return F.interpolate(image[None], size=(height, width), mode="bicubic")[0]
+def _no_image(source, name: str) -> InputError:
+    return _refusal(source, name, "a path, a PIL image, or a (3, H, W) tensor")
 
 
-def cover(image: Tensor, height: int, width: int) -> Tensor:
-    """Scale (3, H, W) to cover the size, Lanczos on 8 bits, and crop the centre, as TI2V-5B does.
-
-    Source: Wan2.2 wan/textimage2video.py i2v.
-    """
-    if image.shape[1:] == (height, width):
-        return image
-    pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-    picture = Image.fromarray(pixels)
-    scale = max(width / picture.width, height / picture.height)
-    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
-    left, top = (picture.width - width) // 2, (picture.height - height) // 2
-    return load_image(picture.crop((left, top, left + width, top + height)))
-
-
-def fit_on_white(image: Tensor, height: int, width: int) -> Tensor:
-    """Scale (3, H, W) to fit inside the size, bilinear, centred on white, as VACE does with references.
-
-    Source: Wan2.1 wan/vace.py prepare_source.
-    """
-    if image.shape[1:] == (height, width):
-        return image
-    scale = min(height / image.shape[1], width / image.shape[2])
-    size = max(1, int(image.shape[1] * scale)), max(1, int(image.shape[2] * scale))
-    canvas = image.new_ones(3, height, width)
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    canvas[:, top : top + size[0], left : left + size[1]] = F.interpolate(image[None], size=size, mode="bilinear")[0]
-    return canvas
-
-
-def cover_smoothly(image: Tensor, height: int, width: int) -> Tensor:
-    """Scale (C, H, W) to cover the size, bilinear with antialiasing, and crop the centre."""
-    if image.shape[1:] == (height, width):
-        return image
-    scale = max(height / image.shape[1], width / image.shape[2])
-    size = max(height, round(image.shape[1] * scale)), max(width, round(image.shape[2] * scale))
-    image = F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    return image[:, top : top + height, left : left + width]
+def _refusal(source, name: str, needed: str) -> InputError:
+    shape = f" of shape {tuple(source.shape)}" if hasattr(source, "shape") else ""
+    return InputError(f"{name} is a {type(source).__name__}{shape}", needed)

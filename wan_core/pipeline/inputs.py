@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..config import Preset
 from ..errors import InputError
-from ..media.images import clip_info, cover, fit_on_white, load_image, load_mask, load_video, resize
+from ..media.images import clip_info, load_image, load_mask, load_video
+from ..media.resize import cover, fit_on_white, resize
 from ..shapes import ROPE_POSITIONS, area_size, cover_size, size_multiple
 from ..validate import whole_number
 from .options import Options

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..media.mp4 import write_mp4
+from ..media.pixels import check_finite, to_uint8
 from ..memory import typed_oom
-from ..video import check_finite, to_uint8, write_mp4
 from .request import Request
 
 

@@ -21,10 +21,10 @@ from ..flow import Experts, draw_noise, sample
 from ..flow.guidance import BATCHED_CFG_MAX_TOKENS
 from ..flow.solvers import Callback
 from ..lora.file import AppliedLora, LoraReport, read_lora, target_expert
+from ..media.ffmpeg import find_ffmpeg
 from ..memory import ModelOffloader, typed_oom
 from ..text import UMT5, Tokenizer
 from ..vae import WanVAE
-from ..video import find_ffmpeg
 from .condition import Condition, encode_condition
 from .experts import expert_in_run
 from .inputs import Inputs

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointNotFound, InputError
-from ..media.images import clip_info, load_image, load_video, resize
+from ..media.images import clip_info, load_image, load_video
+from ..media.resize import resize
 
 VIDEOS, IMAGES = {".mp4", ".mov", ".mkv", ".webm", ".gif"}, {".png", ".jpg", ".jpeg", ".webp"}
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from wan_core.cli import BAD_INPUT, BAD_MODEL, FAILED, INTERRUPTED, OK, _parser, main
-from wan_core.video import read_metadata, read_video
+from wan_core.cli import BAD_INPUT, BAD_MODEL, FAILED, INTERRUPTED, OK, main
+from wan_core.commands.generate import file_and_strength
+from wan_core.media.read import read_metadata, read_video
 
 NUMBERS = ["--width", "48", "--height", "32", "--frames", "5", "--steps", "4", "--seed", "3"]
 
@@ -82,78 +83,10 @@ def test_what_is_wrong_is_said_in_one_line(official_folder, tmp_path, capfd, mon
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "command, message",
-    [
-        (["generate", "nowhere", "a cat"], "nowhere is not a folder"),
-        (["inspect", "nowhere"], "nowhere does not exist"),
-        (["plan", "Wan-AI/Wan2.2-TI2V-5B"], "hf download Wan-AI/Wan2.2-TI2V-5B --local-dir"),
-    ],
-)
-def test_a_missing_model_has_its_own_exit_code(capfd, command, message):
-    assert main(command) == BAD_MODEL
-    assert message in capfd.readouterr().err
-
-
 def test_a_missing_ffmpeg_is_a_failure_of_the_machine(official_folder, tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "nothing"))
     assert main(["generate", str(official_folder()), "a cat", "--out", str(tmp_path / "clip.mp4"), *NUMBERS]) == FAILED
     assert "no ffmpeg can be run" in capfd.readouterr().err
-
-
-def test_plan_of_the_real_model(capfd):
-    assert main(["plan", "--preset", "t2v-a14b"]) == OK
-    shown = capfd.readouterr().out
-    assert "26 high-noise + 14 low-noise steps" in shown and "1280x720, 81 frames" in shown and "75,600 tokens" in shown
-    rows = re.findall(r"^ *(\d+) +(\d+) +([\d.]+) +(high|low)$", shown, re.M)
-    assert len(rows) == 40 and rows[0] == ("1", "999", "0.9999", "high") and rows[26][3] == "low"
-    assert re.search(r"one expert +26\.61 GiB", shown)
-
-
-def test_plan_warns_when_an_expert_gets_no_step(capfd):
-    assert main(["plan", "--boundary", "0"]) == OK
-    assert "warning: the low-noise expert gets no step" in capfd.readouterr().err
-
-
-def test_plan_of_a_folder_and_of_a_single_model(official_folder, capfd):
-    assert main(["plan", str(official_folder("ti2v-5b")), "--width", "64", "--height", "64", "--frames", "5"]) == OK
-    shown = capfd.readouterr().out
-    assert shown.startswith("ti2v-5b: 50 steps") and "expert gets" not in shown
-
-
-def test_plan_names_the_legal_size(capfd):
-    assert main(["plan", "--preset", "ti2v-5b", "--height", "720"]) == BAD_INPUT
-    assert "multiples of 32. The nearest legal width is 1280, height 704 or 736" in capfd.readouterr().err
-
-
-def test_inspect_of_a_folder(official_folder, capfd):
-    assert main(["inspect", str(official_folder("i2v-a14b"))]) == OK
-    shown = capfd.readouterr().out
-    assert "i2v-a14b, official layout" in shown and shown.count("billion parameters") == 4
-
-
-def test_demo(tmp_path, capfd):
-    out = tmp_path / "demo.mp4"
-    assert main(["demo", "--out", str(out)]) == OK
-    assert read_video(out).shape == (17, 64, 64, 3) and str(out) in capfd.readouterr().out
-
-
-def test_every_command_and_option_is_explained(capfd):
-    with pytest.raises(SystemExit) as stop:
-        main(["--help"])
-    shown = capfd.readouterr().out
-    assert stop.value.code == 0 and "exit codes:" in shown and "examples:" in shown
-    (commands,) = _parser()._subparsers._group_actions
-    assert set(commands.choices) == {"generate", "inspect", "plan", "demo", "train"}
-    assert {choice.dest for choice in commands._choices_actions if choice.help} == set(commands.choices)
-    for command in commands.choices.values():
-        assert command.description and all(action.help for action in command._actions)
-
-
-def test_unknown_commands_exit_with_the_code_for_bad_input():
-    with pytest.raises(SystemExit) as stop:
-        main(["paint"])
-    assert stop.value.code == BAD_INPUT
 
 
 def heed_interrupts():
@@ -188,12 +121,15 @@ def test_interrupt_ends_quietly(official_folder, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_model_is_not_the_default(capfd):
-    assert main(["plan", ""]) == BAD_MODEL
-    assert "the model is ''" in capfd.readouterr().err
-
-
-def test_a_reader_that_stops_early_is_no_error():
-    command = f"set -o pipefail; {sys.executable} -u -m wan_core plan | head -1"
-    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert run.returncode == 0 and not run.stderr
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("style.pt:0.7", ("style.pt", 0.7)),
+        ("style.pt:-1", ("style.pt", -1.0)),
+        ("style.pt", ("style.pt", 1.0)),
+        ("C:/style.pt", ("C:/style.pt", 1.0)),
+        ("C:/style.pt:2", ("C:/style.pt", 2.0)),
+    ],
+)
+def test_a_colon_may_belong_to_the_path_of_a_lora(text, parts):
+    assert file_and_strength(text) == parts
