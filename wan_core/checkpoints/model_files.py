@@ -4,8 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config import Preset
 from ..errors import CheckpointError, CheckpointNotFound
 from .build import sibling_config
+from .formats import Weights
 from .formats.open import checked_path, load_json, open_weights, weight_files
 from .infer import infer_dit, infer_vae
 from .key_maps import PARTS, find_part, to_official
@@ -167,11 +169,13 @@ def expert_from_name(path: Path, folder: Path | None = None) -> str | None:
         texts.append(
             " ".join(value for key, value in metadata.items() if key.endswith(("title", "name", "description")))
         )
-    for text in texts:
-        words = [word for word in ("high", "low") if mentions(word, text)]
-        if len(words) == 1:
-            return words[0]
-    return None
+    return next(filter(None, map(expert_in_text, texts)), None)
+
+
+def expert_in_text(text: str) -> str | None:
+    """ "high" or "low" where a file name or another text mentions exactly one of them, or None."""
+    words = [word for word in ("high", "low") if mentions(word, text)]
+    return words[0] if len(words) == 1 else None
 
 
 def mentions(word: str, name: str) -> bool:
@@ -209,3 +213,46 @@ def _part(path: Path, what: str) -> Path:
     if not path.is_dir():
         raise CheckpointNotFound(f"{path} is missing", what, "Download the folder again")
     return path
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Every part of a model, opened and identified.
+
+    Attributes:
+        layout: official | diffusers | comfyui.
+        preset: the family's defaults with this model's own sizes.
+        low: None for a single model.
+        boundary: as the folder states it, or None.
+        named: whether names or metadata say which expert is which.
+    """
+
+    path: Path
+    layout: str
+    preset: Preset
+    high: Weights
+    low: Weights | None
+    vae: Weights
+    text_encoder: Weights
+    tokenizer: Path
+    boundary: float | None
+    named: bool
+
+
+def open_model(path: str | Path) -> ModelFiles:
+    """Find, open, identify and check the parts of a model folder."""
+    from .summary import resolve_preset
+
+    preset, found = resolve_preset(path), find_model(path)
+    return ModelFiles(
+        path=Path(path),
+        layout=found.layout,
+        preset=preset,
+        high=open_weights(found.high),
+        low=open_weights(found.low) if found.low else None,
+        vae=open_weights(found.vae),
+        text_encoder=open_weights(found.text_encoder),
+        tokenizer=found.tokenizer,
+        boundary=found.boundary,
+        named=found.named,
+    )
