@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from .commands import train as train_command
 from .config import PRESETS
 from .errors import CheckpointError, InputError, WanError
-from .training.arguments import add_parsers
 
 OK, FAILED, BAD_INPUT, BAD_MODEL, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -137,7 +137,8 @@ def _parser() -> argparse.ArgumentParser:
         help="train a VAE, an expert or a LoRA on a folder of clips",
         description="Train on a folder of clips. A run can be stopped and continued with the same command. See docs/training.md.",
     )
-    add_parsers(train)
+    train_command.add_arguments(train)
+    train.set_defaults(run=train_command.run)
     return parser
 
 

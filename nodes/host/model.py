@@ -26,9 +26,9 @@ from ...wan_core.config import DiTConfig
 from ...wan_core.dit import WanDiT
 from ...wan_core.dit.rope import rope_table
 from ...wan_core.errors import CheckpointError
-from . import modulation
 from .files import load_file
 from .gguf import GGUFModelPatcher, GGUFOps, quantized_state
+from .lora import patch_modulations_in_runs
 
 
 class Call(NamedTuple):
@@ -199,19 +199,6 @@ class HostModelMixin:
         )
         self.image_to_video = config.out_channels == 48 or config.in_channels == 36
 
-    @property
-    def current_patcher(self):
-        return self.__dict__.get("_patcher")
-
-    @current_patcher.setter
-    def current_patcher(self, patcher):
-        """ComfyUI says here whose run begins (a MODEL) and ends (None)."""
-        self.__dict__["_patcher"] = patcher
-        if patcher is None:
-            modulation.take_out(self)
-        else:
-            modulation.put_in(self, patcher.patches)
-
     def extra_conds(self, **kwargs):
         """Zero rows at the end of the text are what the model pads with, so they are left to it."""
         conds = super().extra_conds(**kwargs)
@@ -287,4 +274,5 @@ def load_expert(path: str, disable_dynamic: bool = False):
         model.to(offload)
     model.load_model_weights(state, "", assign=packed or patcher.is_dynamic())
     patcher.cached_patcher_init = (load_expert, (path,))
+    patch_modulations_in_runs(patcher)
     return patcher

@@ -13,7 +13,8 @@ from wan_core.conditioning import image_to_video
 from wan_core.config import PRESETS, DiTConfig
 from wan_core.dit import WanDiT
 from wan_core.text import UMT5, Tokenizer
-from wan_core.training.expert import LatentDataset, NoiseRange, expert_loss, new_expert, start_from, train_expert
+from wan_core.training.data import LatentDataset
+from wan_core.training.expert import NoiseRange, expert_loss, new_expert, start_from, train_expert
 from wan_core.training.run import RunConfig, TrainingRun
 from wan_core.vae import WanVAE
 

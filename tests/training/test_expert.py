@@ -8,7 +8,8 @@ from wan_core.dit import WanDiT
 from wan_core.errors import CheckpointError, InputError
 from wan_core.flow import interpolate, training_timesteps
 from wan_core.lora.train import add_lora, lora_state
-from wan_core.training.expert import LatentDataset, NoiseRange, expert_loss, new_expert, pad, start_from, train_expert
+from wan_core.training.data import LatentDataset, pad
+from wan_core.training.expert import NoiseRange, expert_loss, new_expert, start_from, train_expert
 from wan_core.training.run import RunConfig, TrainingRun
 
 CONFIG = DiTConfig(dim=128, ffn_dim=64, heads=1, layers=2, text_dim=16)
@@ -60,7 +61,7 @@ def test_an_expert_overfits_one_clip(tmp_path, data):
     flat = data.latents[:1, :, :1, :1, :1].expand(1, 16, 2, 4, 4)
     one = replace(data, latents=flat, text_of=data.text_of[:1])
     model = new_expert(CONFIG, 0)
-    run = TrainingRun(tmp_path, {"dit": model}, RunConfig(steps=200, rate=3e-3, warmup=10, ema=0.95))
+    run = TrainingRun(tmp_path, {"dit": model}, RunConfig(steps=200, lr=3e-3, warmup=10, ema=0.95))
     train_expert(model, one, NoiseRange(0.0, 1.0), run, 8)
     noise, sigma = torch.randn(1, 16, 2, 4, 4), torch.tensor([0.9])
     velocity = model(interpolate(one.latents, noise, sigma), training_timesteps(sigma), one.texts[2][None])
@@ -104,7 +105,7 @@ def test_lora_starts_without_effect_and_merges_as_it_is_written(tmp_path, data):
         model,
         data,
         NoiseRange(0.0, 1.0),
-        TrainingRun(tmp_path, {"dit": model}, RunConfig(steps=20, rate=1e-2, warmup=2)),
+        TrainingRun(tmp_path, {"dit": model}, RunConfig(steps=20, lr=1e-2, warmup=2)),
         4,
     )
     after, state = model(x, t, text), lora_state(model)

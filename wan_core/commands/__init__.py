@@ -1,0 +1,1 @@
+"""The commands of `python -m wan_core`, a file each."""
