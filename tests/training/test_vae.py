@@ -63,7 +63,9 @@ def test_the_discriminator_joins_late(videos):
     before = [p.clone() for p in loss.discriminator.parameters()]
     with torch.enable_grad():
         early = loss(vae, (videos, None), 4, torch.Generator().manual_seed(0))
-        assert "gan" not in early and all(torch.equal(a, b) for a, b in zip(before, loss.discriminator.parameters()))
+        assert "gan" not in early and all(
+            torch.equal(a, b) for a, b in zip(before, loss.discriminator.parameters(), strict=True)
+        )
         late = loss(vae, (videos, None), 5, torch.Generator().manual_seed(0))
     assert "gan" in late and not torch.equal(before[0], next(loss.discriminator.parameters()))
 
