@@ -1,6 +1,7 @@
-"""Telling the high-noise from the low-noise expert by what they predict, where no name says it."""
+"""Which of two experts is which: as names or metadata say, else as their predictions suggest."""
 
 import logging
+import re
 from collections.abc import Mapping
 
 import torch
@@ -13,6 +14,28 @@ from ..vae import WanVAE
 
 _LOW, _HIGH = (0.1, 0.2, 0.3, 0.5, 0.7), (0.92, 0.96)  # noise levels on the two sides of every release's boundary
 _FRAMES, _SIZE = 17, 64
+_TITLES = ("title", "name", "description")  # where trainers and converters write names into headers
+
+
+def mentions(word: str, name: str) -> bool:
+    """Whether a file name mentions "high" or "low", by itself or in front of "noise"."""
+    name = name.lower().replace("_", " ")
+    return re.search(rf"(?<![a-z]){word}(?![a-z])|{word}[ -]?noise", name) is not None
+
+
+def expert_from_name(name: str, metadata: Mapping[str, str]) -> str | None:
+    """Which expert a transformer is: "high", "low", or None where nothing says it, or both are named.
+
+    Args:
+        name: of its file or folder.
+        metadata: of its header, which is asked where the name does not tell.
+    """
+    titles = " ".join(value for key, value in metadata.items() if key.endswith(_TITLES))
+    for text in (name, titles):
+        words = [word for word in ("high", "low") if mentions(word, text)]
+        if len(words) == 1:
+            return words[0]
+    return None
 
 
 def identify_experts(experts: Mapping[str, WanDiT], vae: WanVAE) -> tuple[WanDiT, WanDiT]:

@@ -169,13 +169,11 @@ def expert_from_name(path: Path, folder: Path | None = None) -> str | None:
         texts.append(
             " ".join(value for key, value in metadata.items() if key.endswith(("title", "name", "description")))
         )
-    return next(filter(None, map(expert_in_text, texts)), None)
-
-
-def expert_in_text(text: str) -> str | None:
-    """ "high" or "low" where a file name or another text mentions exactly one of them, or None."""
-    words = [word for word in ("high", "low") if mentions(word, text)]
-    return words[0] if len(words) == 1 else None
+    for text in texts:
+        words = [word for word in ("high", "low") if mentions(word, text)]
+        if len(words) == 1:
+            return words[0]
+    return None
 
 
 def mentions(word: str, name: str) -> bool:

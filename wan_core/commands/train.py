@@ -1,4 +1,4 @@
-"""`python -m wan_core train vae | expert | lora`: the trainers on a folder of clips."""
+"""Train on a folder of clips. A run can be stopped and continued with the same command. See docs/training.md."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from . import OK
 
 if TYPE_CHECKING:
     import torch
@@ -22,14 +23,10 @@ if TYPE_CHECKING:
 
 NAME = "train"
 HELP = "train a VAE, an expert or a LoRA on a folder of clips"
-DESCRIPTION = (
-    "Train on a folder of clips. A run can be stopped and continued with the same command. See docs/training.md."
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the three trainers."""
-    parser.description = DESCRIPTION
     kinds = parser.add_subparsers(dest="what", required=True, metavar="what", help="vae, expert or lora")
     vae = kinds.add_parser(
         "vae", help="a VAE, from nothing", description="Train a 2.1 VAE on frames and clips of a folder."
@@ -109,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
         _train_vae(options, config, device)
     else:
         _train_transformer(options, config, device)
-    return 0
+    return OK
 
 
 def _run_config(options: argparse.Namespace) -> RunConfig:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.formats import Weights, from_state_dict, open_weights
+from ..checkpoints.identify import expert_from_name
 from ..checkpoints.key_maps import DIT, rename
-from ..checkpoints.model_files import expert_in_text
 from ..errors import CheckpointError
 from .compat import Sizes, base_warnings, nothing_applies, size_mismatch
 
@@ -191,7 +191,7 @@ def target_expert(weights: Weights) -> str | None:
         return None
     if all(name.startswith("transformer_2.") for name in weights):
         return "low"
-    return expert_in_text(Path(weights.source).name)
+    return expert_from_name(Path(weights.source).name, {})  # titles in its metadata are not asked
 
 
 def _open(source: str | Path | Mapping[str, Tensor] | Weights) -> Weights:
