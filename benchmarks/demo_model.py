@@ -1,7 +1,8 @@
-"""Measures the demo model on prompts whose combinations it never saw: python -m benchmarks.demo_model prompts experts losses settings
+"""Measures the demo model on prompts whose combinations it never saw.
 
-Prints tables and keeps the figures in benchmarks/demo_model.json. The prompts were drawn once, by seed, before anything
-was measured, and nothing was tuned on them.
+`python -m benchmarks.demo_model prompts images experts losses settings` prints tables and keeps the figures in
+benchmarks/results/demo_model.json; `charts` draws them and needs the extra `bench`. The prompts were drawn once, by
+seed, before anything was measured, and nothing was tuned on them.
 """
 
 import argparse
@@ -14,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.chart import write_chart
 from scripts.demo_model.clips import CHINESE, ENGLISH, SCENES, Scene, clip
 from scripts.demo_model.judge import fidelity, interval, look, psnr
 from scripts.demo_model.text import encode
@@ -25,7 +25,7 @@ from wan_core.media.pixels import to_uint8
 from wan_core.media.read import read_video
 
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).with_suffix(".json")
+RESULTS = Path(__file__).parent / "results" / "demo_model.json"
 NAMES = ("colour", "motion", "shape")
 
 
@@ -42,7 +42,7 @@ def open_pipe(task: str = "t2v-a14b", dtype: torch.dtype = torch.float32) -> Wan
 
 
 def measure(pipe: WanPipeline, prompts, images=None, **numbers) -> dict:
-    """Shares of prompts whose clip, written to mp4 and read again, shows what was asked; and its mean fidelity in dB."""
+    """Shares of prompts whose clip, written to mp4 and read again, shows what was asked; their mean fidelity in dB."""
     good, quality, first, seconds = dict.fromkeys((*NAMES, "all"), 0), [], [], time.time()
     with tempfile.TemporaryDirectory() as folder:
         for k, (scene, prompt) in enumerate(prompts):
@@ -90,7 +90,7 @@ def prompts(results: dict, count: int) -> None:
     parts = [measure(pipe, asked[first::2]) for first in (0, 1)]
     both = {name: tally(sum(part[name][0] for part in parts), len(asked)) for name in (*NAMES, "all")}
     both |= {name: round(sum(part[name] for part in parts) / 2, 2) for name in ("fidelity", "seconds")}
-    for name, result in zip(("English", "Chinese", "all"), (*parts, both)):
+    for name, result in zip(("English", "Chinese", "all"), (*parts, both), strict=True):
         results[f"prompts {name}"] = result
         show(f"prompts {name}", result)
 
@@ -136,7 +136,7 @@ def losses(results: dict, count: int) -> None:
         for name, model in (("high", pipe.high), ("low", pipe.low)):
             for part, levels in (("high", (0.88, 0.92, 0.96, 0.98)), ("low", (0.1, 0.3, 0.5, 0.7, 0.85))):
                 found = []
-                for k, (x0, text) in enumerate(zip(latents.split(1), texts)):
+                for k, (x0, text) in enumerate(zip(latents.split(1), texts, strict=True)):
                     for sigma in levels:
                         sigma, generator = torch.tensor([sigma]), torch.Generator().manual_seed(k)
                         noise = torch.randn(x0.shape, generator=generator)
@@ -162,6 +162,8 @@ def settings(results: dict, count: int) -> None:
 
 def charts(results: dict, count: int) -> None:
     """docs/demo_boundary.svg from the figures, docs/demo_losses.svg from the logs of the training."""
+    from benchmarks.chart import write_chart  # here, so that all else runs without matplotlib
+
     docs = ROOT / "docs"
     found = {float(name.split()[1]): r for name, r in results.items() if name.startswith("boundary ")}
     found[0.875] = results["pair"]

@@ -1,7 +1,7 @@
-"""A Wan model in miniature with random weights, written in the official folder layout.
+"""Tiny models with random weights in the official folder layout, for tests and benchmarks.
 
-It has every part of a real release under the real names, so it exercises the whole path from prompt to mp4 in
-seconds, but what it draws is noise.
+Every part of a release is there under its real name, so the whole path from prompt to mp4 runs in seconds; the clips
+are noise.
 """
 
 import json
@@ -33,7 +33,11 @@ _CORPUS = (
 
 
 def tiny_preset(name: str, text_dim: int = 64) -> Preset:
-    """The preset `name` with every width cut down; tasks, channels, strides and defaults stay."""
+    """The preset `name` with small widths and sizes; task, channels, strides and boundary stay.
+
+    Args:
+        text_dim: width of the text encoder.
+    """
     preset = PRESETS[name]
     layers = 4 if preset.dit.vace_layers else 2
     dit = replace(
@@ -65,8 +69,8 @@ def write_tiny_model(folder: str | Path, name: str = "t2v-a14b", seed: int = 0, 
         experts = ("high_noise_model", "low_noise_model") if preset.two_experts else ("",)
         for expert in experts:
             write_expert(folder / expert, WanDiT(preset.dit), preset)
-        torch.save(_random(WanVAE(preset.vae)).state_dict(), folder / f"Wan{preset.vae.version}_VAE.pth")
-        text = _random(UMT5(preset.text)).to(torch.bfloat16)
+        torch.save(_with_uneven_norms(WanVAE(preset.vae)).state_dict(), folder / f"Wan{preset.vae.version}_VAE.pth")
+        text = _with_uneven_norms(UMT5(preset.text)).to(torch.bfloat16)
         torch.save(text.state_dict(), folder / "models_t5_umt5-xxl-enc-bf16.pth")
     tokenizer = folder / "google" / "umt5-xxl"
     tokenizer.mkdir(parents=True, exist_ok=True)
@@ -97,7 +101,7 @@ def write_expert(folder: Path, model: WanDiT, preset: Preset) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     state = model.state_dict()
     names = sorted(state)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard, part in enumerate((names[::2], names[1::2]), start=1):
         file = f"diffusion_pytorch_model-{shard:05}-of-00002.safetensors"
         save_file({name: state[name].contiguous() for name in part}, folder / file)
@@ -110,8 +114,8 @@ def train_tokenizer(vocab: int, corpus: Sequence[str] = _CORPUS, words: Sequence
     """A small sentencepiece model with umT5's special ids: pad 0, end of sequence 1, unknown 2.
 
     Args:
-        vocab: most pieces it may have.
-        words: pieces that it has in any case, such as Chinese words, which no space sets apart.
+        vocab: largest number of pieces.
+        words: pieces that are always in the vocabulary, such as Chinese words, which no space separates.
     """
     model = BytesIO()
     sentencepiece.SentencePieceTrainer.Train(
@@ -131,8 +135,8 @@ def train_tokenizer(vocab: int, corpus: Sequence[str] = _CORPUS, words: Sequence
 
 
 @torch.no_grad()
-def _random(module: nn.Module) -> nn.Module:
-    """Norm weights around 1 instead of exactly 1, so that a wrong norm shows."""
+def _with_uneven_norms(module: nn.Module) -> nn.Module:
+    """The module with norm weights around 1 instead of exactly 1, so that a wrong norm shows in its output."""
     for name, parameter in module.named_parameters():
         if "norm" in name or name.endswith("gamma"):
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -16,6 +16,7 @@ from ...wan_core.config import DiTConfig
 from ...wan_core.dit import WanDiT
 from ...wan_core.errors import CheckpointError
 from .gguf import GGUFModelPatcher, GGUFOps, quantized_state
+from .lora import patch_modulations_in_runs
 from .model import ExpertConfig
 
 State = dict[str, torch.Tensor]
@@ -123,6 +124,7 @@ def _build(path: str, weights: Weights, sizes: DiTConfig, disable_dynamic: bool 
         model.to(offload)
     model.load_model_weights(state, "", assign=packed or patcher.is_dynamic())
     patcher.cached_patcher_init = (load_expert, (path,))
+    patch_modulations_in_runs(patcher)
     return patcher
 
 

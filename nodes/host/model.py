@@ -18,7 +18,6 @@ from torch import nn
 from ...wan_core.config import DiTConfig
 from ...wan_core.dit import WanDiT
 from ...wan_core.dit.rope import rope_table
-from . import modulation
 
 # ComfyUI estimates the memory of a forward pass as latent positions · factor; Wan's factor is its width over this.
 # Source: comfy/supported_models.py WAN21_T2V.
@@ -197,19 +196,6 @@ class HostModelMixin:
             self, model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=HostDiT
         )
         self.image_to_video = config.out_channels == 48 or config.in_channels == 36
-
-    @property
-    def current_patcher(self):
-        return self.__dict__.get("_patcher")
-
-    @current_patcher.setter
-    def current_patcher(self, patcher):
-        """ComfyUI says here whose run begins (a MODEL) and ends (None)."""
-        self.__dict__["_patcher"] = patcher
-        if patcher is None:
-            modulation.take_out(self)
-        else:
-            modulation.put_in(self, patcher.patches)
 
     def extra_conds(self, **kwargs):
         """Without the zero rows at the end of a text: the model pads with the same."""

@@ -68,7 +68,7 @@ class Scene:
             )
         else:
             words = self.shape, self.colour, MOTIONS[self.motion][0], self.background
-        return template.format(**dict(zip(("shape", "colour", "motion", "background"), words)))
+        return template.format(**dict(zip(("shape", "colour", "motion", "background"), words, strict=True)))
 
     @property
     def held_out(self) -> bool:

@@ -23,14 +23,15 @@ def write_comfyui_models(models: str | Path, source: str | Path, preset: str) ->
     """Write the official folder `source` of a small model into a ComfyUI `models` folder.
 
     Args:
-        models: holds `diffusion_models`, `vae`, `text_encoders`; created where missing, files of the same name replaced.
+        models: holds `diffusion_models`, `vae`, `text_encoders`; created where missing. Files of the same name are
+            replaced.
         source: a folder in the official layout, its text encoder bfloat16 or wider.
         preset: one of `FILES`; says under which names.
     """
     models, source = Path(models), Path(source)
     transformers, vae = FILES[preset]
     folders = ("high_noise_model", "low_noise_model") if len(transformers) == 2 else ("",)
-    for folder, name in zip(folders, transformers):
+    for folder, name in zip(folders, transformers, strict=True):
         _save(_state(source / folder, "dit"), models / "diffusion_models" / name)
     _save(_state(next(source.glob("Wan*_VAE.pth")), "vae"), models / "vae" / vae)
     text = _huggingface(_state(next(source.glob("models_t5_*.pth")), "text_encoder"))
@@ -42,7 +43,7 @@ def write_comfyui_models(models: str | Path, source: str | Path, preset: str) ->
 def write_tiny_loras(models: str | Path, source: str | Path, rank: int = 4, seed: int = 0) -> None:
     """Write a random LoRA for each expert of the official folder `source`, named as the distilled 4-step pair."""
     generator = torch.Generator().manual_seed(seed)
-    for folder, name in zip(("high_noise_model", "low_noise_model"), LORAS):
+    for folder, name in zip(("high_noise_model", "low_noise_model"), LORAS, strict=True):
         lora = {}
         for key, weight in _state(Path(source) / folder, "dit").items():
             if key.endswith(("attn.q.weight", "attn.v.weight")):

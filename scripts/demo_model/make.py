@@ -19,11 +19,12 @@ from scripts.demo_model.train_experts import (
     encode_clips,
     samples,
     train_base,
-    train_stage,
+    train_expert_stage,
     with_images,
 )
+from scripts.demo_model.write import write_pair, write_shared
 from wan_core.checkpoints import load_text_encoder, load_vae
-from wan_core.demo.release import TEXT, VAE, shared_folder, write_pair, write_shared
+from wan_core.demo.release import TEXT, VAE, shared_folder
 from wan_core.text import Tokenizer
 from wan_core.training.vae import normalise_latents
 
@@ -46,7 +47,9 @@ def make(folder: Path) -> None:
     with_first_frame = with_images(data, encoded, vae)
     trained = {"base": base.state_dict()}
     for stage in STAGES:
-        model = train_stage(stage, with_first_frame if stage.preset == I2V else data, trained[stage.start], folder)
+        model = train_expert_stage(
+            stage, with_first_frame if stage.preset == I2V else data, trained[stage.start], folder
+        )
         trained[stage.name] = model.state_dict()
     for task in (T2V, I2V):
         write_pair(task, trained[f"{task[:3]}-high"], trained[f"{task[:3]}-low"])

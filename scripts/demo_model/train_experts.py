@@ -1,4 +1,4 @@
-"""The demo model's transformers: a base with its text encoder, a single model for each task, then the two pairs of experts."""
+"""The demo model's transformers: a base with its text encoder, a single model for each task, two pairs of experts."""
 
 import random
 from dataclasses import dataclass, replace
@@ -13,7 +13,8 @@ from wan_core.conditioning import image_to_video
 from wan_core.config import PRESETS, DiTConfig
 from wan_core.dit import WanDiT
 from wan_core.text import UMT5, Tokenizer
-from wan_core.training.expert import LatentDataset, NoiseRange, expert_loss, new_expert, start_from, train_expert
+from wan_core.training.data import LatentDataset
+from wan_core.training.expert import NoiseRange, expert_loss, new_expert, start_from, train_expert
 from wan_core.training.run import RunConfig, TrainingRun
 from wan_core.vae import WanVAE
 
@@ -139,7 +140,7 @@ def with_images(data: LatentDataset, encoded: Encoded, vae: WanVAE) -> LatentDat
     return replace(data.first(IMAGE_CLIPS), y=y)
 
 
-def train_stage(stage: ExpertStage, data: LatentDataset, start: dict[str, Tensor], folder: Path) -> WanDiT:
+def train_expert_stage(stage: ExpertStage, data: LatentDataset, start: dict[str, Tensor], folder: Path) -> WanDiT:
     """One stage, from the weights `start`."""
     config = replace(CONFIG, in_channels=PRESETS[stage.preset].dit.in_channels)
     model, data = start_from(new_expert(config, seed=2), start), data.first(stage.clips)

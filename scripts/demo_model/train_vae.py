@@ -97,7 +97,7 @@ def judge(vae: WanVAE, frames: int = FRAMES, count: int = 12) -> tuple[float, fl
     return tuple(inside_psnr(decoded[:, :, k], video[:, :, k], cover[:, :, k]) for k in (0, -1))
 
 
-def train_stage(vae: WanVAE, stage: Stage, folder: Path) -> None:
+def train_vae_stage(vae: WanVAE, stage: Stage, folder: Path) -> None:
     """Run or continue one stage; `vae` ends with the averaged weights."""
     frozen = (vae.encoder, vae.conv1) if stage.decoder_only else ()
     for module in frozen:
@@ -133,10 +133,10 @@ def train(folder: Path) -> WanVAE:
     """Encoder and decoder, from nothing."""
     vae = new_vae(CONFIG, seed=1)
     for stage in STAGES[:2]:
-        train_stage(vae, stage, folder)
+        train_vae_stage(vae, stage, folder)
     return vae
 
 
 def train_decoder(vae: WanVAE, folder: Path) -> None:
     """The decoder alone, on whole frames, after the latents are settled."""
-    train_stage(vae, STAGES[2], folder)
+    train_vae_stage(vae, STAGES[2], folder)

@@ -1,6 +1,15 @@
 import torch
 
-from wan_core.flow import draw_noise, draw_sigmas, flow_loss, interpolate, shift_sigma, velocity_target
+from wan_core.flow import (
+    FlowSchedule,
+    draw_noise,
+    draw_sigmas,
+    flow_loss,
+    interpolate,
+    shift_sigma,
+    training_timesteps,
+    velocity_target,
+)
 
 
 def test_path_is_straight_and_its_slope_is_the_target():
@@ -35,6 +44,13 @@ def test_sigmas_stay_within_an_experts_range():
     uniform = torch.linspace(0, 1, 4000)
     both = draw_sigmas(4000, 5.0, generator=generator)
     assert torch.allclose(both.sort().values, shift_sigma(uniform, 5.0), atol=0.05)
+
+
+def test_timesteps_of_training_are_those_of_sampling():
+    assert torch.equal(training_timesteps(torch.tensor([0.0, 0.25, 0.875, 1.0])), torch.tensor([0.0, 250, 875, 1000]))
+    schedule = FlowSchedule.official(40, 12.0)
+    told = training_timesteps(schedule.sigmas[:-1])
+    assert ((told - schedule.timesteps + 1e-3) // 1 == 0).all()  # which sampling truncates, as the official code does
 
 
 def test_a_sample_of_a_batch_has_the_noise_of_that_sample_alone():

@@ -54,6 +54,12 @@ def test_modulations_add_up_and_come_out_after_every_run(measured, loader):
     assert twice < 3e-5 and change > 1 and afterwards == after_a_failure == 0
 
 
+def test_clones_of_our_models_apply_modulations_of_any_loader(measured):
+    found = measured["modulations_by_the_native_loader"]
+    assert found["to the node"] == found["afterwards"] == 0 < found["to no LoRA"]
+    assert found["callbacks"] == 3 * [{"on_pre_run": 1, "on_cleanup": 1}]  # one pair, however often it is cloned
+
+
 @pytest.mark.parametrize("loader", ["ours", "native"])
 def test_they_apply_where_only_a_part_of_the_model_is_on_the_device(measured, loader):
     to_complete, patched_on_the_way = measured["partly_on_the_device"][loader]

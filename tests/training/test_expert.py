@@ -6,9 +6,9 @@ import torch
 from wan_core.config import DiTConfig
 from wan_core.dit import WanDiT
 from wan_core.errors import CheckpointError, InputError
-from wan_core.flow import interpolate, training_timesteps
-from wan_core.lora.train import add_lora, lora_state
-from wan_core.training.expert import LatentDataset, NoiseRange, expert_loss, new_expert, pad, start_from, train_expert
+from wan_core.flow import draw_sigmas, interpolate, training_timesteps
+from wan_core.training.data import LatentDataset, pad
+from wan_core.training.expert import NoiseRange, expert_loss, new_expert, start_from, train_expert
 from wan_core.training.run import RunConfig, TrainingRun
 
 CONFIG = DiTConfig(dim=128, ffn_dim=64, heads=1, layers=2, text_dim=16)
@@ -45,6 +45,25 @@ def test_noise_is_restricted_to_the_experts_range(data, monkeypatch):
         NoiseRange.of("middle", 0.9, 5.0)
 
 
+def test_the_model_is_told_a_thousand_times_sigma(data):
+    """Everything that the loss is made of, written out: x, t and the mean squared error of the velocity."""
+    seen = []
+
+    def model(x, t, text, y=None):
+        seen.append((x, t))
+        return torch.ones_like(x)
+
+    loss = expert_loss(model, data.latents, None, None, NoiseRange(0.2, 0.9, 5.0), torch.Generator().manual_seed(7))
+    generator = torch.Generator().manual_seed(7)
+    sigma = draw_sigmas(4, 5.0, 0.2, 0.9, generator)
+    noise = torch.randn(data.latents.shape, generator=generator)
+    ((x, t),) = seen
+    assert torch.equal(t, 1000 * sigma) and len(set(t.tolist())) == 4
+    for k in range(4):
+        torch.testing.assert_close(x[k], (1 - sigma[k]) * data.latents[k] + sigma[k] * noise[k])
+    torch.testing.assert_close(loss, (1 - (noise - data.latents)).square().mean())
+
+
 def test_the_exact_velocity_has_no_loss(data):
     generator = torch.Generator().manual_seed(5)
 
@@ -60,7 +79,7 @@ def test_an_expert_overfits_one_clip(tmp_path, data):
     flat = data.latents[:1, :, :1, :1, :1].expand(1, 16, 2, 4, 4)
     one = replace(data, latents=flat, text_of=data.text_of[:1])
     model = new_expert(CONFIG, 0)
-    run = TrainingRun(tmp_path, {"dit": model}, RunConfig(steps=200, rate=3e-3, warmup=10, ema=0.95))
+    run = TrainingRun(tmp_path, {"dit": model}, RunConfig(steps=200, lr=3e-3, warmup=10, ema=0.95))
     train_expert(model, one, NoiseRange(0.0, 1.0), run, 8)
     noise, sigma = torch.randn(1, 16, 2, 4, 4), torch.tensor([0.9])
     velocity = model(interpolate(one.latents, noise, sigma), training_timesteps(sigma), one.texts[2][None])
@@ -90,32 +109,3 @@ def test_some_texts_stand_for_no_prompt(data):
     generator = torch.Generator().manual_seed(0)
     drawn = data.draw_texts([0] * 2000, generator)
     assert set(drawn) == {0, 1, 2} and 0.06 < sum(k < 2 for k in drawn) / 2000 < 0.14
-
-
-def test_lora_starts_without_effect_and_merges_as_it_is_written(tmp_path, data):
-    model = new_expert(CONFIG, 0)
-    torch.nn.init.normal_(model.head.head.weight, std=0.02)
-    x, t, text = data.latents, torch.full((4,), 900.0), data.texts[1][None].expand(4, -1, -1)
-    before = model(x, t, text)
-    frozen = {name: p.clone() for name, p in model.named_parameters()}
-    add_lora(model, rank=4, alpha=2.0)
-    torch.testing.assert_close(model(x, t, text), before)
-    train_expert(
-        model,
-        data,
-        NoiseRange(0.0, 1.0),
-        TrainingRun(tmp_path, {"dit": model}, RunConfig(steps=20, rate=1e-2, warmup=2)),
-        4,
-    )
-    after, state = model(x, t, text), lora_state(model)
-    assert (after - before).abs().max() > 1e-3
-    merged = WanDiT(CONFIG)
-    weights = dict(frozen)
-    for name in {key.rsplit(".", 2)[0] for key in state if key.endswith("lora_up.weight")}:
-        up, down, alpha = (state[f"{name}.{part}"] for part in ("lora_up.weight", "lora_down.weight", "alpha"))
-        weights[name.removeprefix("diffusion_model.") + ".weight"] += alpha / len(down) * up @ down
-    assert len(state) == 3 * 10 * CONFIG.layers
-    merged.load_state_dict(weights)
-    torch.testing.assert_close(merged(x, t, text), after, atol=1e-5, rtol=1e-4)
-    with pytest.raises(InputError, match="without LoRA"):
-        lora_state(merged)

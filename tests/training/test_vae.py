@@ -8,7 +8,7 @@ from wan_core.config import VAEConfig
 from wan_core.training.run import RunConfig, TrainingRun
 from wan_core.training.vae import VAELoss, VAELossWeights, moments, new_vae, normalise_latents, reconstruct
 from wan_core.vae import WanVAE
-from wan_core.vae.losses import PatchDiscriminator, edge_loss, kl_to_normal, perceptual_loss, weighted_l1
+from wan_core.vae.losses import PatchDiscriminator, edge_loss, kl_to_normal, per_frame, weighted_l1
 
 CONFIG = VAEConfig(dim=8, decoder_dim=8)
 
@@ -42,7 +42,7 @@ def test_colour_is_learned_within_a_minute(tmp_path):
     """One batch of single frames, overfitted; judged inside the objects."""
     video, cover = batch(random.Random(1), 4, 1, 32)
     vae, loss = new_vae(CONFIG, 0), VAELoss()
-    run = TrainingRun(tmp_path, {"vae": vae}, RunConfig(steps=150, rate=3e-3, warmup=20))
+    run = TrainingRun(tmp_path, {"vae": vae}, RunConfig(steps=150, lr=3e-3, warmup=20))
     run.train(lambda step, generator: loss(vae, (video, 1 + 4 * cover), step, generator))
     assert inside_psnr(reconstruct(vae, moments(vae, video)[0]), video, cover) > 18
 
@@ -63,7 +63,9 @@ def test_the_discriminator_joins_late(videos):
     before = [p.clone() for p in loss.discriminator.parameters()]
     with torch.enable_grad():
         early = loss(vae, (videos, None), 4, torch.Generator().manual_seed(0))
-        assert "gan" not in early and all(torch.equal(a, b) for a, b in zip(before, loss.discriminator.parameters()))
+        assert "gan" not in early and all(
+            torch.equal(a, b) for a, b in zip(before, loss.discriminator.parameters(), strict=True)
+        )
         late = loss(vae, (videos, None), 5, torch.Generator().manual_seed(0))
     assert "gan" in late and not torch.equal(before[0], next(loss.discriminator.parameters()))
 
@@ -78,5 +80,24 @@ def test_losses():
     corner[..., :4, :4] = 1
     assert weighted_l1(target + corner, target, corner) == pytest.approx(1)
     assert PatchDiscriminator(8)(target).shape == (10, 1, 2, 2)
-    name, loss = perceptual_loss()
-    assert name in ("edge", "lpips") and loss(target, target) < 1e-6
+
+
+def test_the_perceptual_term_is_any_callable(videos):
+    """A metric of images sees every frame of both videos, in order; its mean is weighted into the loss."""
+    seen = []
+
+    def metric(prediction, target):
+        seen.append((prediction, target))
+        return torch.full((len(prediction), 1, 1, 1), 3.0)
+
+    generator = torch.Generator().manual_seed(0)
+    losses = VAELoss(VAELossWeights(kl=0.25, perceptual=2.0), per_frame(metric))(
+        new_vae(CONFIG, 0), (videos, None), 0, generator
+    )
+    ((prediction, target),) = seen
+    assert prediction.shape == target.shape == (18, 3, 32, 32)
+    assert torch.equal(target[10], videos[1, :, 1])
+    assert losses["perceptual"] == 3 and losses["loss"] == losses["l1"] + 0.25 * losses["kl"] + 2.0 * 3
+    losses = VAELoss()(new_vae(CONFIG, 0), (videos, None), 0, torch.Generator().manual_seed(0))
+    decoded = prediction.unflatten(0, (2, 9)).transpose(1, 2)
+    assert losses["perceptual"] == edge_loss(decoded, videos)

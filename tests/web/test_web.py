@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wan_core.lora.file import expert_of
+from wan_core.checkpoints.identify import expert_from_name
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -52,7 +52,10 @@ def test_the_page_and_the_library_read_names_alike(node):
     names = [f"{a}{gap}{b}.safetensors" for a in words for gap in ("_", "-", "", " ", "/", "1") for b in words]
     script = f'import {{ expertOf }} from "{ROOT}/web/loraNames.js"; console.log(JSON.stringify({json.dumps(names)}.map(expertOf)));'
     run = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, text=True, check=True)
-    assert json.loads(run.stdout) == [expert_of(name) for name in names] and len(set(json.loads(run.stdout))) == 3
+    assert (
+        json.loads(run.stdout) == [expert_from_name(Path(name).name, {}) for name in names]
+        and len(set(json.loads(run.stdout))) == 3
+    )
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "web").glob("*.js")), ids=lambda path: path.name)

@@ -121,7 +121,7 @@ def _comfyui(folder: Path, open_once: Open) -> ModelFolder:
             raise CheckpointNotFound(
                 f"{folder} has no {PARTS[kind].removeprefix('a ')}",
                 "an official folder, a diffusers folder, or ComfyUI's single .safetensors or .gguf files",
-                "README, 'Real weights', mentions which files a model needs",
+                "docs/python.md, 'Weights', says which files a model needs",
             )
     claims = {
         file: expert_from_name(str(file.relative_to(folder)), open_once(file).metadata) for file in candidates["dit"]

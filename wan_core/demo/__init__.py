@@ -1,1 +1,1 @@
-"""The model that ships with the pack, and what makes it."""
+"""The small trained model that ships with the pack, and what the command `demo` needs besides."""

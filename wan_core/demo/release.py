@@ -1,19 +1,9 @@
-"""The shipped model: where it lies, how its files are written, and how they are put together for other programs."""
+"""The shipped model: where its files are, and a folder of each task that a pipeline opens."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from ..checkpoints import load_dit
-from ..config import PRESETS
 from ..errors import InputError
-from ..testing import write_expert
-from ..text import UMT5
-from ..vae import WanVAE
 
 FOLDER = Path(__file__).parent / "model"
 VAE, TEXT, TOKENIZER = "Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth", "google"
@@ -50,23 +40,3 @@ def demo_model(task: str, folder: str | Path | None = None) -> Path:
         shutil.copy(shared_folder() / name, folder / name)
     shutil.copytree(shared_folder() / TOKENIZER, folder / TOKENIZER, dirs_exist_ok=True)
     return folder
-
-
-def write_shared(vae: WanVAE, encoder: UMT5, proto: bytes) -> None:
-    """VAE (float16, computed in float32), text encoder (bfloat16) and tokenizer."""
-    folder = shared_folder()
-    (folder / TOKENIZER / "umt5-xxl").mkdir(parents=True, exist_ok=True)
-    torch.save(_cast(vae.state_dict(), torch.float16), folder / VAE)
-    torch.save(_cast(encoder.state_dict(), torch.bfloat16), folder / TEXT)
-    (folder / TOKENIZER / "umt5-xxl" / "spiece.model").write_bytes(proto)
-
-
-def write_pair(task: str, high: Mapping[str, Tensor], low: Mapping[str, Tensor]) -> None:
-    """Two experts in float16."""
-    for name, state in zip(EXPERTS, (high, low)):
-        model = load_dit(dict(state), dtype=torch.float16)
-        write_expert(FOLDER / task / name, model.half(), replace(PRESETS[task], dit=model.config))
-
-
-def _cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    return {name: value.detach().to(dtype).contiguous().clone() for name, value in state.items()}

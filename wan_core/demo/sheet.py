@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def contact_sheet(frames: np.ndarray, columns: int = 5, scale: int = 2) -> Image.Image:
-    """Frames (T, H, W, 3) uint8 → `columns` of them, evenly spaced from the first to the last, enlarged `scale` times."""
+    """`columns` of the frames (T, H, W, 3) uint8, evenly spaced from the first to the last, enlarged `scale` times."""
     chosen = frames[np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)]
     large = chosen.repeat(scale, axis=1).repeat(scale, axis=2)
     row = np.full((large.shape[1] + 4, 4 + len(large) * (large.shape[2] + 4), 3), 255, np.uint8)

@@ -1,6 +1,5 @@
 """WanPipeline: from a prompt, and images, frames and masks where given, to a clip."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from torch import Tensor
 from ..attention import attention as attention_backend
 from ..attention import use_attention
 from ..checkpoints import ModelFiles, load_dit, load_text_encoder, load_vae, open_model, open_tokenizer
-from ..checkpoints.formats import open_weights
 from ..checkpoints.identify import identify_experts
 from ..config import Preset
 from ..devices import default_device, usable_device, usable_dtype
@@ -20,7 +18,7 @@ from ..errors import InputError
 from ..flow import Experts, draw_noise, sample
 from ..flow.guidance import BATCHED_CFG_MAX_TOKENS
 from ..flow.solvers import Callback
-from ..lora.file import AppliedLora, LoraReport, read_lora, target_expert
+from ..lora import LoraReport, LoraStack
 from ..media.ffmpeg import find_ffmpeg
 from ..memory import ModelOffloader, typed_oom
 from ..text import UMT5, Tokenizer
@@ -54,7 +52,7 @@ class WanPipeline:
         self.high, self.low, self.vae = high, low, vae
         self.text_encoder, self.tokenizer, self.preset = text_encoder, tokenizer, preset
         self.offloader = ModelOffloader(device)
-        self._loras: list[tuple[AppliedLora, str]] = []  # and what the request says of each
+        self._loras = LoraStack(high, low)
 
     @classmethod
     def from_pretrained(
@@ -146,7 +144,7 @@ class WanPipeline:
         """Put a LoRA beside the weights of one expert or both; several add up. One line a report goes to the log.
 
         Args:
-            path: a file of any trainer; see `checkpoints.lora.read_lora`.
+            path: a file of any trainer; see `wan_core.lora.read_lora`.
             expert: "high", "low" or "both"; None: as the file's name or keys say, else both.
             strength: of the change; 0 does nothing, negative ones turn it around.
         Returns:
@@ -155,38 +153,13 @@ class WanPipeline:
             CheckpointError: nothing in the file applies, or it was made for another base.
             InputError: an expert that this model does not have.
         """
-        experts = {"high": self.high} | ({"low": self.low} if self.low is not None else {})
-        if expert not in (None, "both", *experts):
-            raise InputError(f"expert is {expert!r}", " or ".join((*experts, "both")))
-        if not isinstance(path, (str, Path)):
-            raise InputError(f"the LoRA is a {type(path).__name__}", "the path of a LoRA file")
-        weights = open_weights(path)
-        wanted = expert or (target_expert(weights) if self.low is not None else None)
-        chosen = {wanted: experts[wanted]} if wanted in experts else experts
         self.offloader.offload()
-        before, reports, log = len(self._loras), [], logging.getLogger(__name__)
-        try:
-            for who, model in chosen.items():
-                lora = read_lora(weights, model, who if self.low is not None else None)
-                where = f" on the {who}-noise expert" if self.low is not None else ""
-                self._loras.append((AppliedLora(model, lora, strength), f"{lora.report.source} at {strength}{where}"))
-                reports.append(lora.report)
-                log.log(logging.WARNING if lora.report.unknown else logging.INFO, "%s", lora.report)
-                for doubt in lora.report.base_warnings:
-                    log.warning("%s", doubt)
-        except Exception:
-            self._take_out(before)  # both experts or none
-            raise
-        return reports
+        return self._loras.load(path, expert, strength)
 
     def unload_loras(self) -> None:
         """Leave both experts as they were loaded."""
         self.offloader.offload()
-        self._take_out(0)
-
-    def _take_out(self, keep: int) -> None:
-        while len(self._loras) > keep:
-            self._loras.pop()[0].remove()
+        self._loras.unload()
 
     def __call__(
         self,
@@ -246,7 +219,7 @@ class WanPipeline:
         find_ffmpeg()  # the clip will want to be saved: better said now than after the sampling
         try:
             with typed_oom(self.offloader.device):
-                request = replace(inputs.request, loras=tuple(note for _, note in self._loras))
+                request = replace(inputs.request, loras=self._loras.notes)
                 return WanOutput(self, request, self._latents(inputs, options.callback))
         finally:
             self.offloader.end_run()

@@ -1,8 +1,8 @@
 """Training a transformer: flow matching on cached latents and texts, within one expert's range of noise levels."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,8 @@ from ..dit import WanDiT
 from ..errors import CheckpointError, InputError
 from ..flow import draw_sigmas, flow_loss, interpolate, training_timesteps
 from ..validate import real_number
+from .data import LatentDataset
 from .run import TrainingRun
-
-UNCONDITIONAL = 0.1  # share of samples whose text is replaced, for guidance (arXiv 2207.12598)
 
 
 @dataclass(frozen=True)
@@ -39,55 +38,6 @@ class NoiseRange:
         return cls(*ranges[expert], shift)
 
 
-@dataclass(frozen=True)
-class LatentDataset:
-    """A data set, encoded once.
-
-    Attributes:
-        latents: (N, z, T', h, w) normalised.
-        texts: embeddings (n_k, text_dim); n varies.
-        text_of: for each clip the texts that describe it, as positions in `texts`.
-        unconditional: positions of the texts that stand for "no prompt", such as "" and the default negative prompt.
-        y: conditions (N, 20, T', h, w) of an image-to-video model.
-    """
-
-    latents: Tensor
-    texts: Sequence[Tensor]
-    text_of: Sequence[Sequence[int]]
-    unconditional: Sequence[int]
-    y: Tensor | None = None
-
-    def __post_init__(self):
-        if not len(self.latents) or len(self.latents) != len(self.text_of):
-            raise InputError(
-                f"{len(self.latents)} clips with texts for {len(self.text_of)}", "at least one clip, each with texts"
-            )
-
-    def first(self, count: int) -> "LatentDataset":
-        """The first clips alone."""
-        y = None if self.y is None else self.y[:count]
-        return replace(self, latents=self.latents[:count], text_of=self.text_of[:count], y=y)
-
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-        """x0 (B, z, T', h, w), text (B, n, text_dim) padded with zeros, y or None."""
-        clips = torch.randint(len(self.latents), (count,), generator=generator).tolist()
-        return self.latents[clips], pad(self._text(clips, generator)), None if self.y is None else self.y[clips]
-
-    def _text(self, clips: list[int], generator: torch.Generator) -> list[Tensor]:
-        return [self.texts[place] for place in self.draw_texts(clips, generator)]
-
-    def draw_texts(self, clips: Sequence[int], generator: torch.Generator) -> list[int]:
-        """One text for each clip, or, for a share of them, one that stands for no prompt."""
-        drop, which = torch.rand(2, len(clips), generator=generator).tolist()
-        choices = [self.unconditional if d < UNCONDITIONAL else self.text_of[k] for d, k in zip(drop, clips)]
-        return [choice[int(w * len(choice))] for choice, w in zip(choices, which)]
-
-
-def pad(texts: Sequence[Tensor]) -> Tensor:
-    """Embeddings (n_k, D) → (B, n, D); the zeros are what the model pads with itself."""
-    return nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
-
-
 def expert_loss(
     model: WanDiT, x0: Tensor, text: Tensor, y: Tensor | None, levels: NoiseRange, generator: torch.Generator
 ) -> Tensor:
@@ -99,13 +49,13 @@ def expert_loss(
 
 
 def train_expert(
-    model: WanDiT, samples: LatentDataset, levels: NoiseRange, run: TrainingRun, batch: int, until: int | None = None
+    model: WanDiT, data: LatentDataset, levels: NoiseRange, run: TrainingRun, batch: int, until: int | None = None
 ) -> None:
     """Run or continue the training of one transformer (or of the LoRA in it); it ends with the averaged weights."""
     device = model.patch_embedding.weight.device
 
     def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        x0, text, y = samples.draw(batch, generator)
+        x0, text, y = data.draw(batch, generator)
         y = None if y is None else y.to(device)
         return {"loss": expert_loss(model, x0.to(device), text.to(device), y, levels, generator)}
 
@@ -114,14 +64,15 @@ def train_expert(
 
 
 @torch.no_grad()
-def initialise(model: WanDiT, generator: torch.Generator) -> WanDiT:
+def initialise_dit(model: WanDiT, generator: torch.Generator) -> WanDiT:
     """Initial weights of the official code. Source: Wan2.2 wan/modules/model.py init_weights."""
     for name, module in model.named_modules():
         if isinstance(module, (nn.Linear, nn.Conv3d)):
             weight = module.weight
             bound = math.sqrt(6 / (weight[0].numel() + weight.shape[0]))
             weight.copy_((torch.rand(weight.shape, generator=generator) * 2 - 1) * bound)
-            module.bias.zero_()
+            if module.bias is not None:
+                module.bias.zero_()
             if name.startswith(("text_embedding", "time_embedding")):
                 weight.copy_(torch.randn(weight.shape, generator=generator) * 0.02)
     model.head.head.weight.zero_()
@@ -133,11 +84,11 @@ def initialise(model: WanDiT, generator: torch.Generator) -> WanDiT:
 
 def new_expert(config: DiTConfig, seed: int) -> WanDiT:
     """A transformer to train from nothing."""
-    return initialise(WanDiT(config), torch.Generator().manual_seed(seed))
+    return initialise_dit(WanDiT(config), torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
-def start_from(model: WanDiT, state: dict[str, Tensor]) -> WanDiT:
+def start_from(model: WanDiT, state: Mapping[str, Tensor]) -> WanDiT:
     """Copy another transformer's weights; input channels that it does not have start at zero, others are left behind.
 
     So the low-noise expert starts from a single model or from the other expert, an image-to-video model (36

@@ -1,4 +1,4 @@
-"""What every training run shares: seeds, warm-up and decay of the rate, EMA, checkpoints to resume from, a log."""
+"""What every training run shares: seeds, learning-rate schedule, EMA, checkpoints to resume from, a log."""
 
 import json
 import math
@@ -10,9 +10,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from ..errors import CheckpointError, InputError, NumericalError
+
+Losses = Callable[[int, torch.Generator], dict[str, Tensor]]
+Tensors = list[Tensor] | tuple[Tensor, ...]
+LOG_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -20,14 +26,15 @@ class RunConfig:
     """Numbers of a run.
 
     Attributes:
-        steps: optimiser steps in total. rate: highest learning rate, after `warmup` steps; then a cosine to rate/20.
+        steps: optimiser steps in total. lr: highest learning rate, after `warmup` steps; then a cosine to lr/20.
         ema: decay of the averaged weights at full length; early in the run the average is shorter.
-        save_every: steps between checkpoints. seed: of data order, noise and new weights.
+        clip: largest norm of the gradient. save_every: steps between checkpoints.
+        seed: of data order, noise and new weights.
         autocast: compute in bfloat16 where torch thinks it safe; weights stay float32.
     """
 
     steps: int = 1000
-    rate: float = 1e-3
+    lr: float = 1e-3
     warmup: int = 100
     ema: float = 0.999
     clip: float = 1.0
@@ -36,61 +43,65 @@ class RunConfig:
     seed: int = 0
     autocast: bool = False
 
-    def rate_at(self, step: int) -> float:
-        """Learning rate of step 0, 1, …"""
+    def lr_factor(self, step: int) -> float:
+        """Learning rate of step 0, 1, … as a share of `lr`.
+
+        The schedule of LinearLR and CosineAnnealingLR one after the other. Those compute each rate from the one before;
+        this one needs the step alone, so that a resumed run may be given other `steps`.
+        """
         if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
+            return (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-class EMA:
-    """Exponential moving average of parameters, held in float32."""
+def ema_with_warmup(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """`multi_avg_fn` of an AveragedModel whose decay after k updates is at most (1 + k) / (10 + k)."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float):
-        self.decay = decay
-        self.values = {name: p.detach().float().clone() for name, p in parameters.items()}
+    def update(averages: Tensors, parameters: Tensors, updates: Tensor | int) -> None:
+        k = int(updates)
+        get_ema_multi_avg_fn(min(decay, (1 + k) / (10 + k)))(averages, parameters, updates)
 
-    @torch.no_grad()
-    def update(self, parameters: Mapping[str, nn.Parameter], step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, p in parameters.items():
-            self.values[name].lerp_(p.detach().float(), 1 - decay)
+    return update
 
 
 class TrainingRun:
-    """Runs `loss_of(step, generator)` over `steps`, and can be stopped and continued at any checkpoint.
+    """Minimises losses over `config.steps`, and can be stopped and continued at any checkpoint.
 
     Args:
-        folder: gets `state.pt` (weights, optimiser, average, step) and `log.jsonl` (one line of losses every 10 steps).
-        modules: what is trained, by name; only parameters that require a gradient are.
+        folder: gets `state.pt` (weights, optimiser, EMA, step) and `log.jsonl` (mean losses every 10 steps).
+        modules: what is trained, by name; only parameters that require a gradient are. They are float32.
     """
 
     def __init__(self, folder: str | Path, modules: Mapping[str, nn.Module], config: RunConfig):
         if config.steps < 1:
             raise InputError(f"a training run of {config.steps} steps", "at least 1")
-        self.folder, self.modules, self.config = Path(folder), dict(modules), config
+        self.folder, self.config = Path(folder), config
         self.folder.mkdir(parents=True, exist_ok=True)
         self.parameters = {
-            f"{part}.{name}": p
-            for part, m in self.modules.items()
-            for name, p in m.named_parameters()
-            if p.requires_grad
+            f"{part}.{name}": p for part, m in modules.items() for name, p in m.named_parameters() if p.requires_grad
         }
         if not self.parameters:
             raise InputError("a training run without anything to train", "parameters that require a gradient")
+        self.device = next(iter(self.parameters.values())).device
         self.optimiser = torch.optim.AdamW(
-            self.parameters.values(), lr=config.rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+            self.parameters.values(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
         )
-        self.average = EMA(self.parameters, config.ema)
+        self._trained = nn.ParameterList(self.parameters.values())
+        self.ema = AveragedModel(self._trained, multi_avg_fn=ema_with_warmup(config.ema))
+        self.ema.update_parameters(self._trained)  # the initial weights are the first of the average
         self.step = 0
-        self.resume()
+        self._resume()
+        for group in self.optimiser.param_groups:
+            group["initial_lr"] = config.lr
+        self.schedule = LambdaLR(self.optimiser, config.lr_factor, last_epoch=self.step - 1)
 
     @property
-    def device(self) -> torch.device:
-        return next(iter(self.parameters.values())).device
+    def average(self) -> dict[str, Tensor]:
+        """The averaged weights, by name."""
+        return dict(zip(self.parameters, self.ema.module.parameters(), strict=True))
 
-    def resume(self) -> None:
+    def _resume(self) -> None:
         """Continue from `state.pt` where there is one.
 
         Raises:
@@ -104,10 +115,12 @@ class TrainingRun:
             raise CheckpointError(
                 f"{path} belongs to another model", "the run that this folder was made for", "Use another folder"
             )
-        with torch.no_grad():
-            for name, p in self.parameters.items():
-                p.copy_(state["parameters"][name])
-        self.average.values = state["average"]
+        if "ema" not in state:
+            raise CheckpointError(
+                f"{path} was written by an earlier version", "a checkpoint of this version", "Use another folder"
+            )
+        self.load_parameters(state["parameters"])
+        self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
 
@@ -115,7 +128,7 @@ class TrainingRun:
         """Write `state.pt`; an interrupted write leaves the one before."""
         state = {
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
-            "average": self.average.values,
+            "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
         }
@@ -131,13 +144,8 @@ class TrainingRun:
         """As `generator`, for choices in Python."""
         return random.Random(self.config.seed * 1_000_003 + self.step)
 
-    def train(
-        self,
-        losses_of: Callable[[int, torch.Generator], dict[str, Tensor]],
-        until: int | None = None,
-        after: Iterable[Callable[[int], None]] = (),
-    ) -> None:
-        """Minimise `losses_of(...)["loss"]`; the other entries are only logged.
+    def train(self, losses_of: Losses, until: int | None = None, after: Iterable[Callable[[int], None]] = ()) -> None:
+        """Minimise `losses_of(step, generator)["loss"]`; the other entries are only logged.
 
         Args:
             until: stop after this step of the schedule; None: at its end.
@@ -145,45 +153,45 @@ class TrainingRun:
         Raises:
             NumericalError: the loss is not finite.
         """
-        last, config = until or self.config.steps, self.config
-        sums: dict[str, float] = {}
-        cast = torch.autocast(self.device.type, torch.bfloat16) if config.autocast else nullcontext()
+        last, sums = until or self.config.steps, dict[str, float]()
         with tqdm(total=last, initial=self.step, unit="step", mininterval=5, desc=self.folder.name) as bar:
             while self.step < last:
-                for group in self.optimiser.param_groups:
-                    group["lr"] = config.rate_at(self.step)
-                with torch.enable_grad(), cast:
-                    losses = losses_of(self.step, self.generator())
-                if not torch.isfinite(losses["loss"]):
-                    raise NumericalError(f"the loss of step {self.step} is not finite", fix="Lower the learning rate")
-                self.optimiser.zero_grad(set_to_none=True)
-                losses["loss"].backward()
-                nn.utils.clip_grad_norm_(self.parameters.values(), config.clip)
-                self.optimiser.step()
-                self.step += 1
-                self.average.update(self.parameters, self.step)
-                for name, value in losses.items():
+                for name, value in self._train_step(losses_of).items():
                     sums[name] = sums.get(name, 0.0) + float(value.detach())
                 bar.update()
-                if self.step % 10 == 0 or self.step == last:
+                if self.step % LOG_EVERY == 0 or self.step == last:
                     self._log(sums)
-                    bar.set_postfix(loss=f"{sums['loss'] / 10:.4f}")
+                    bar.set_postfix(loss=f"{sums['loss'] / LOG_EVERY:.4f}")
                     sums = {}
-                if self.step % config.save_every == 0 or self.step == last:
+                if self.step % self.config.save_every == 0 or self.step == last:
                     self.save()
                 for call in after:
                     call(self.step)
 
+    def _train_step(self, losses_of: Losses) -> dict[str, Tensor]:
+        cast = torch.autocast(self.device.type, torch.bfloat16) if self.config.autocast else nullcontext()
+        with torch.enable_grad(), cast:
+            losses = losses_of(self.step, self.generator())
+        if not torch.isfinite(losses["loss"]):
+            raise NumericalError(f"the loss of step {self.step} is not finite", fix="Lower the learning rate")
+        self.optimiser.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip)
+        self.optimiser.step()
+        self.schedule.step()
+        self.ema.update_parameters(self._trained)
+        self.step += 1
+        return losses
+
     def _log(self, sums: Mapping[str, float]) -> None:
-        line = {"step": self.step} | {name: round(value / 10, 6) for name, value in sums.items()}
-        with open(self.folder / "log.jsonl", "a") as file:
+        line = {"step": self.step} | {name: round(value / LOG_EVERY, 6) for name, value in sums.items()}
+        with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    @torch.no_grad()
     def apply_ema(self) -> dict[str, Tensor]:
         """Put the averaged weights in place of the trained ones, which are returned."""
         trained = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.load_parameters(self.average.values)
+        self.load_parameters(self.average)
         return trained
 
     @torch.no_grad()

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from ..config import VAEConfig
 from ..vae import WanVAE
 from ..vae.layers import AttentionBlock, FeatureCache, ResidualBlock, Upsample
-from ..vae.losses import PatchDiscriminator, kl_to_normal, perceptual_loss, weighted_l1
+from ..vae.losses import PatchDiscriminator, Perceptual, edge_loss, kl_to_normal, weighted_l1
 from ..vae.streaming import regroup
 
 Batch = tuple[Tensor, Tensor | None]  # video (B, 3, T, H, W) in [-1, 1], weight (B, 1, T, H, W) or None
 
 
 @torch.no_grad()
-def initialise(vae: WanVAE, generator: torch.Generator) -> WanVAE:
+def initialise_vae(vae: WanVAE, generator: torch.Generator) -> WanVAE:
     """Start as a near-linear image model, which learns flat colour within a few hundred steps.
 
     - Weights keep the variance of what passes (torch's default shrinks it threefold a layer, until the channel-wise
@@ -26,7 +26,7 @@ def initialise(vae: WanVAE, generator: torch.Generator) -> WanVAE:
     - The first convolutions have a bias, so the norms see a constant next to the signal and keep its magnitude.
     - Temporal upsampling starts by repeating frames, downsampling by keeping the last one.
     """
-    for name, module in vae.named_modules():
+    for module in vae.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             weight = module.weight
             fan_in = weight[0].numel() / (weight.shape[2] if weight.ndim == 5 else 1)
@@ -34,14 +34,15 @@ def initialise(vae: WanVAE, generator: torch.Generator) -> WanVAE:
             if weight.ndim == 5:
                 values[:, :, :-1] *= 0.1
             weight.copy_(values)
-            module.bias.zero_()
+            if module.bias is not None:
+                module.bias.zero_()
     for module in vae.modules():
         if isinstance(module, ResidualBlock):
-            module.residual["6"].weight.zero_()
+            module.get_parameter("residual.6.weight").zero_()
         elif isinstance(module, AttentionBlock):
             module.proj.weight.zero_()
         elif hasattr(module, "time_conv"):
-            weight = module.time_conv.weight  # (C or 2C, C, 3, 1, 1)
+            weight = module.get_parameter("time_conv.weight")  # (C or 2C, C, 3, 1, 1)
             weight.mul_(0.1)
             repeats = 2 if isinstance(module, Upsample) else 1
             weight[:, :, -1, 0, 0].add_(torch.eye(weight.shape[1]).repeat(repeats, 1))
@@ -51,7 +52,7 @@ def initialise(vae: WanVAE, generator: torch.Generator) -> WanVAE:
     vae.conv1.weight.copy_(torch.eye(2 * z).view(2 * z, 2 * z, 1, 1, 1))
     vae.conv1.bias[z:] = -4.0  # start almost without noise
     vae.conv2.weight.copy_(torch.eye(z).view(z, z, 1, 1, 1))
-    vae.encoder.head["2"].weight[z:].mul_(0.1)
+    vae.get_parameter("encoder.head.2.weight")[z:].mul_(0.1)
     return vae
 
 
@@ -81,13 +82,16 @@ class VAELossWeights:
 
 
 class VAELoss(nn.Module):
-    """The hybrid loss of one batch. `perceptual` says which perceptual term runs: "lpips" or "edge"."""
+    """The hybrid loss of one batch.
 
-    def __init__(self, weights: VAELossWeights = VAELossWeights()):
+    Args:
+        perceptual: (decoded, video), both (B, 3, T, H, W) in [-1, 1] → a scalar; `per_frame` makes one of LPIPS.
+    """
+
+    def __init__(self, weights: VAELossWeights | None = None, perceptual: Perceptual = edge_loss):
         super().__init__()
-        self.weights = weights
-        self.perceptual, self.perceptual_loss = perceptual_loss()
-        self.discriminator = PatchDiscriminator() if weights.gan_from is not None else None
+        self.weights, self.perceptual = weights or VAELossWeights(), perceptual
+        self.discriminator = PatchDiscriminator() if self.weights.gan_from is not None else None
         if self.discriminator is not None:
             self.optimiser = torch.optim.AdamW(self.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.9))
 
@@ -99,28 +103,28 @@ class VAELoss(nn.Module):
         losses = {
             "l1": weighted_l1(decoded, video, weight),
             "kl": kl_to_normal(mean, logvar),
-            self.perceptual: self.perceptual_loss(decoded, video),
+            "perceptual": self.perceptual(decoded, video),
         }
         w = self.weights
-        losses["loss"] = losses["l1"] + w.kl * losses["kl"] + w.perceptual * losses[self.perceptual]
-        if w.gan_from is not None and step >= w.gan_from:
-            losses["gan"] = self._adversarial(video, decoded)
+        losses["loss"] = losses["l1"] + w.kl * losses["kl"] + w.perceptual * losses["perceptual"]
+        if self.discriminator is not None and w.gan_from is not None and step >= w.gan_from:
+            losses["gan"] = self._adversarial(self.discriminator, video, decoded)
             losses["loss"] = losses["loss"] + w.gan * losses["gan"]
         return losses
 
-    def _adversarial(self, video: Tensor, decoded: Tensor) -> Tensor:
+    def _adversarial(self, discriminator: PatchDiscriminator, video: Tensor, decoded: Tensor) -> Tensor:
         """One step of the discriminator, then the decoder's term."""
-        self.discriminator.to(video.device).requires_grad_(True)
+        discriminator.to(video.device).requires_grad_(True)
         self.optimiser.zero_grad(set_to_none=True)
-        self.discriminator.discriminator_loss(video, decoded).backward()
+        discriminator.discriminator_loss(video, decoded).backward()
         self.optimiser.step()
-        self.discriminator.requires_grad_(False)
-        return self.discriminator.generator_loss(decoded)
+        discriminator.requires_grad_(False)
+        return discriminator.generator_loss(decoded)
 
 
 def new_vae(config: VAEConfig, seed: int) -> WanVAE:
     """A VAE to train from nothing."""
-    return initialise(WanVAE(config), torch.Generator().manual_seed(seed))
+    return initialise_vae(WanVAE(config), torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Perceptual = Callable[[Tensor, Tensor], Tensor]  # of videos (B, 3, T, H, W), prediction and target → a scalar
 
 
 def weighted_l1(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -27,34 +28,22 @@ def edge_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return loss
 
 
-def perceptual_loss() -> tuple[str, Callable[[Tensor, Tensor], Tensor]]:
-    """("lpips", the loss) where the package `lpips` and its weights are there, else ("edge", `edge_loss`).
-
-    Nothing is downloaded: the weights of VGG16 must already be in torch's cache.
-    """
-    try:
-        import lpips
-    except ImportError:
-        return "edge", edge_loss
-    cached = torch.hub.get_dir() + "/checkpoints/vgg16-397923af.pth"
-    try:
-        torch.load(cached, map_location="meta", weights_only=True)
-    except (OSError, RuntimeError):
-        return "edge", edge_loss
-    network = lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
+def per_frame(metric: Callable[[Tensor, Tensor], Tensor]) -> Perceptual:
+    """A loss of videos (B, 3, T, H, W) from one of images (N, 3, H, W), such as `lpips.LPIPS(net="vgg")`."""
 
     def loss(prediction: Tensor, target: Tensor) -> Tensor:
-        frames = (x.transpose(1, 2).flatten(0, 1) for x in (prediction, target))
-        return network.to(prediction.device)(*frames).mean()
+        frames = (video.transpose(1, 2).flatten(0, 1) for video in (prediction, target))
+        return metric(*frames).mean()
 
-    return "lpips", loss
+    return loss
 
 
 class PatchDiscriminator(nn.Sequential):
     """Real or decoded, judged for patches of single frames: (B, 3, T, H, W) → scores (B·T, 1, h, w). Source: pix2pix."""
 
     def __init__(self, dim: int = 32):
-        layers, channels = [], 3
+        layers: list[nn.Module] = []
+        channels = 3
         for width in (dim, 2 * dim, 4 * dim):
             layers += [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.GroupNorm(8, width), nn.LeakyReLU(0.2)]
             channels = width

@@ -36,6 +36,7 @@ WITH_FILES = (
     loras.lora_pairs,
     loras.what_the_node_leaves_alone,
     loras.modulations_beside_other_runs,
+    loras.modulations_by_the_native_loader,
     loras.partly_on_the_device,
 )
 

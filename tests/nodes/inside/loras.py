@@ -197,6 +197,29 @@ def modulations_beside_other_runs(tmp):
     return found
 
 
+def modulations_by_the_native_loader(tmp):
+    """Our MODEL with modulations patched by ComfyUI's own loader: differences of a clone's run to the same LoRA from
+    the node and to no LoRA, and of a run afterwards to no LoRA. The callbacks that apply them come with every clone."""
+    bench, host = Bench(tmp), part("nodes.host.lora")
+    high, low = bench.pairs["ours"]
+    torch.manual_seed(3)
+    names = ("blocks.0.modulation", "head.modulation")
+    state = {f"diffusion_model.{n}.diff": 0.1 * torch.randn_like(bench.states["high"][n].float()) for n in names}
+    native = comfy.sd.load_lora_for_models(high, None, state, 0.7, 0)[0].clone()
+    ours = host.apply_loras(high, low, [host.Row(bench.file(state), 0.7, 0.0)])[0]
+    callbacks = [
+        {call: len(found) for call, by_key in m.callbacks.items() for found in by_key.values()}
+        for m in (high, native, ours)
+    ]
+    plain, out = bench.run(high, low), bench.run(native, low)
+    return {
+        "to the node": difference(out, bench.run(ours, low)),
+        "to no LoRA": difference(out, plain),
+        "afterwards": difference(bench.run(high, low), plain),
+        "callbacks": callbacks,
+    }
+
+
 def interrupted(bench, high, low):
     def fail(*args):
         raise torch.OutOfMemoryError("now")

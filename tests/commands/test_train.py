@@ -1,12 +1,18 @@
+import importlib.util
 import random
+import subprocess
+import sys
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from scripts.demo_model.clips import SCENES, clip
 from scripts.demo_model.text import captions
+from tests.support.layouts import write_comfyui_folder, write_gguf_folder
 from wan_core.checkpoints import load_dit, load_vae
 from wan_core.cli import BAD_INPUT, BAD_MODEL, OK, main
+from wan_core.testing import tiny_preset
 from wan_core.video import export_to_video
 
 
@@ -65,7 +71,7 @@ def test_a_lora(official_folder, clips, tmp_path, capfd):
 def test_a_vae(clips, tmp_path, capfd):
     arguments = ["--dim", "4", "--frames", "5", "--side", "32", "--steps", "4", "--batch", "1", "--gan-from", "3"]
     assert main(["train", "vae", str(clips), "--out", str(tmp_path), *arguments]) == OK
-    assert "perceptual term: " in capfd.readouterr().out
+    assert "perceptual term: edge" in capfd.readouterr().out
     assert load_vae(tmp_path / "vae.safetensors").config.dim == 4
 
 
@@ -101,3 +107,43 @@ def test_clips_need_captions(official_folder, tmp_path, capfd):
     (tmp_path / "data" / "a.png").write_bytes(b"")
     assert main(arguments) == BAD_INPUT
     assert "a.png has no caption" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("experts", ["safetensors", "gguf"])
+def test_a_folder_with_gguf_files(official_folder, clips, tmp_path, experts):
+    """Text encoder and tokenizer are read from GGUF, as the pipeline reads them; the experts may be GGUF too."""
+    source, preset, folder = official_folder(), tiny_preset("t2v-a14b"), tmp_path / "model"
+    write_gguf_folder(folder, source, preset)
+    if experts == "safetensors":
+        for file in (folder / "diffusion_models").iterdir():
+            file.unlink()
+        plain = write_comfyui_folder(tmp_path / "plain", source, preset)
+        for file in (plain / "diffusion_models").iterdir():
+            file.rename(folder / "diffusion_models" / file.name)
+    assert [file.suffix for file in (folder / "text_encoders").iterdir()] == [".gguf"]
+    texts = []
+    for model, out in ((folder, tmp_path / "gguf"), (source, tmp_path / "official")):
+        arguments = ["lora", str(model), str(clips), "--out", str(out), "--expert", "high", "--rank", "2", *NUMBERS]
+        assert main(["train", *arguments]) == OK
+        texts.append(torch.load(out / "cache.pt")["texts"])
+    assert len(texts[0]) == len(texts[1]) == 2 + 2 * 9
+    for packed, plain in zip(*texts, strict=True):  # Q8_0
+        assert packed.shape == plain.shape and (packed - plain).norm() < 0.05 * plain.norm()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lpips") is not None, reason="lpips is installed")
+def test_lpips_is_asked_for_and_not_guessed(clips, tmp_path, capfd):
+    assert main(["train", "vae", str(clips), "--out", str(tmp_path / "out"), "--perceptual", "lpips"]) == BAD_INPUT
+    assert "pip install lpips" in capfd.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_the_arguments_are_known_without_torch():
+    code = (
+        "import argparse, sys; from wan_core.commands import train; parser = argparse.ArgumentParser(); "
+        "train.add_arguments(parser); print(vars(parser.parse_args(['lora', 'a', 'b', '--out', 'c', '--expert', 'low', "
+        "'--rate', '0.5']))['lr'], 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == [
+        "0.5",
+        "False",
+    ]
