@@ -5,7 +5,7 @@ from pathlib import Path
 import comfy.utils
 import torch
 
-from ...wan_core.checkpoints.formats.open import open_weights
+from ...wan_core.checkpoints.formats import open_weights
 from ...wan_core.errors import CheckpointError
 
 
@@ -16,10 +16,12 @@ def load_file(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
         CheckpointError: a damaged file, a Git LFS pointer, a web page.
     """
     path = Path(path)
-    open_weights(path)  # checks headers, and pickles before anything runs them; reads no tensor
+    weights = open_weights(path)  # checks the header; reads no tensor
+    if weights.format == "pth":  # torch's reader, which ComfyUI calls, would run its pickle
+        return {name: weights.tensor(name) for name in weights}, {}
     try:
         state, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
-    except Exception as error:  # a damaged pickle can fail in any way that a program can
+    except Exception as error:
         raise CheckpointError(
             f"{path.name} cannot be read ({type(error).__name__})", "a complete weight file", "Download it again"
         ) from error

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import comfy.lora
 import torch
 
-from ...wan_core.checkpoints.formats.open import Weights, open_weights
+from ...wan_core.checkpoints.formats import Weights, open_weights
 from ...wan_core.errors import InputError
 from ...wan_core.lora.file import Change, holds_both, read_lora, target_expert
 from ...wan_core.validate import real_number

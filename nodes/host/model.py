@@ -19,7 +19,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from torch import nn
 
 from ...wan_core.checkpoints.build import open_part, sibling_config
-from ...wan_core.checkpoints.formats.open import from_state_dict, weight_files
+from ...wan_core.checkpoints.formats import from_state_dict, weight_files
 from ...wan_core.checkpoints.infer import infer_dit
 from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.config import DiTConfig

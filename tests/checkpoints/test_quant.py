@@ -191,7 +191,7 @@ def test_formats_that_only_comfyui_unpacks_are_refused_by_name(state, note, mess
 
 def test_a_scale_of_another_size_is_refused(state):
     packed, *_ = fp8(state)
-    with pytest.raises(CheckpointError, match="7 scales for blocks.0.ffn.0.weight"):
+    with pytest.raises(CheckpointError, match=r"7 scales for blocks.0.ffn.0.weight"):
         load_dit(packed | {"blocks.0.ffn.0.scale_weight": torch.ones(7)}, CONFIG)
 
 
@@ -240,7 +240,7 @@ def test_gguf_refusals(tmp_path, state):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(CheckpointError, match="IQ4_XS.*Q4_K_M"):
+    with pytest.raises(CheckpointError, match=r"IQ4_XS.*Q4_K_M"):
         inspect(path)
     whole = path.read_bytes()
     for damaged in (

@@ -17,7 +17,7 @@ from wan_core.testing import tiny_preset
 
 def state_of(path: Path, kind: str) -> dict[str, torch.Tensor]:
     weights = open_part(path, kind)
-    return {name: weights.mapped(name) for name in weights}
+    return {name: weights.tensor(name) for name in weights}
 
 
 def fill(module: torch.nn.Module, kind: str, official: dict[str, torch.Tensor]) -> torch.nn.Module:

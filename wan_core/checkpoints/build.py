@@ -14,10 +14,10 @@ from ..dit import WanDiT
 from ..errors import CheckpointError
 from ..text import UMT5
 from ..vae import WanVAE
-from .formats.open import Weights, from_state_dict, open_weights, read_config
+from .formats import Weights, from_state_dict, open_weights, read_config
 from .infer import infer_dit, infer_text, infer_vae, main_dtype
 from .key_maps import PARTS, to_official
-from .quant import check_formats, mark_quantized, quantized_weight
+from .quant import check_quantization, mark_quantized, quantized_weight
 
 Source = str | Path | Mapping[str, Tensor] | Weights
 Module = TypeVar("Module", bound=nn.Module)
@@ -96,7 +96,7 @@ def open_part(source: Source, kind: str) -> Weights:
         raise CheckpointError(f"{PARTS[kind]} from a {type(source).__name__}", "a path or a state dict")
     if not isinstance(source, Weights):
         source = from_state_dict(source) if isinstance(source, Mapping) else open_weights(source)
-    check_formats(source)
+    check_quantization(source)
     clip = next((name for name in source if "img_emb." in name or "image_embedder." in name), None)
     if kind == "dit" and clip:
         raise CheckpointError(
@@ -144,9 +144,9 @@ def _build(
         stored = weights.info[name].dtype
         wanted = stored if keep(name) and stored.itemsize >= dtype.itemsize else dtype
         if stored == wanted and device.type == "cpu":
-            state[name] = weights.mapped(name)
+            state[name] = weights.tensor(name)
         else:
-            state[name] = weights.read(name).to(device, wanted)
+            state[name] = weights.tensor(name, transient=True).to(device, wanted)
     module.load_state_dict(state, assign=True)
     return module.eval().requires_grad_(False)
 

@@ -7,7 +7,7 @@ import torch
 
 from ..config import DiTConfig, TextConfig, VAEConfig
 from ..errors import CheckpointError
-from .formats.open import Weights
+from .formats import Weights
 
 # Names that only quantised files have.
 _QUANTISED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")

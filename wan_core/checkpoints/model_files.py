@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError, CheckpointNotFound
 from .build import sibling_config
-from .formats.open import checked_path, load_json, open_weights, weight_files
+from .formats import checked_path, load_json, open_weights, weight_files
 from .infer import infer_dit, infer_vae
 from .key_maps import PARTS, find_part, to_official
 

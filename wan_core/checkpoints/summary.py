@@ -7,7 +7,7 @@ from pathlib import Path
 from ..config import DiTConfig, Preset, TextConfig, VAEConfig, preset_for
 from ..errors import CheckpointError, CheckpointNotFound
 from .build import sibling_config
-from .formats.open import Weights, open_weights
+from .formats import Weights, open_weights
 from .infer import describe_dtypes, infer_dit, infer_text, infer_vae, quantisation
 from .key_maps import PARTS, find_part, no_part, to_official
 from .model_files import checked_path, find_model

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from ..text import Tokenizer
-from .formats.gguf import GGUF
+from .formats import open_weights
 
 
 def open_tokenizer(path: Path, max_length: int = 512) -> Tokenizer:
@@ -26,12 +26,12 @@ def gguf_tokenizer(path: Path) -> bytes:
         CheckpointError: the file holds none.
     Source: sentencepiece_model.proto; the tokenizer keys of docs/gguf.md.
     """
-    file = GGUF(path)
+    weights = open_weights(path)
     key = "tokenizer.ggml."
-    tokens, scores, kinds = (file.array(key + name) for name in ("tokens", "scores", "token_type"))
+    tokens, scores, kinds = (weights.metadata_array(key + name) for name in ("tokens", "scores", "token_type"))
     if not tokens or scores is None or kinds is None or not len(tokens) == len(scores) == len(kinds):
         raise CheckpointError(
-            f"{file.path} holds no complete tokenizer",
+            f"{weights.source} holds no complete tokenizer",
             "a GGUF text encoder with its tokens, scores and token types",
             "Use umt5_xxl_fp16.safetensors from Comfy-Org",
         )
@@ -40,8 +40,8 @@ def gguf_tokenizer(path: Path) -> bytes:
         for token, score, kind in zip(tokens, scores, kinds)
     )
     flags = {3: "add_space_prefix", 4: "remove_extra_whitespaces"}
-    normaliser = _field(2, bytes(file.array(key + "precompiled_charsmap") or ()))
-    normaliser += b"".join(_number(field, file.metadata.get(key + name) != "False") for field, name in flags.items())
+    normaliser = _field(2, bytes(weights.metadata_array(key + "precompiled_charsmap") or ()))
+    normaliser += b"".join(_number(field, weights.metadata.get(key + name) != "False") for field, name in flags.items())
     unigram = (
         _number(3, 1) + _number(40, 2) + _number(42, 1) + _number(43, 0)
     )  # unknown 2, end of sequence 1, padding 0

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..checkpoints.formats.open import Weights
+from ..checkpoints.formats import Weights
 from ..errors import CheckpointError
 
 Sizes = Mapping[str, tuple[int, ...]]  # official parameter name → size

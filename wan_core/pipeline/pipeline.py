@@ -12,7 +12,7 @@ from ..attention import NaNFallback, use_attention
 from ..attention import attention as attention_backend
 from ..checkpoints import find_model, load_dit, load_text_encoder, load_vae
 from ..checkpoints import summary as describe
-from ..checkpoints.formats.open import open_weights
+from ..checkpoints.formats import open_weights
 from ..checkpoints.identify import identify_experts
 from ..checkpoints.tokenizer import open_tokenizer
 from ..conditioning import FirstFrameMask, first_frame, image_to_video, vcu
