@@ -47,7 +47,7 @@ class QuantizedTensor(Tensor):
     __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> int:  # type: ignore[override]  # torch's stub declares an attribute
         """Bytes held."""
         return self.stored.nbytes + (0 if self.scale is None else self.scale.nbytes)
 
@@ -72,7 +72,7 @@ class QuantizedTensor(Tensor):
         scale = None if self.scale is None else self.scale.to(**where)
         return QuantizedTensor(self.stored.to(**where), scale, self.qtype, self.shape, dtype or self.dtype)
 
-    def __repr__(self, *, tensor_contents=None) -> str:
+    def __repr__(self, *, tensor_contents=None):
         return f"QuantizedTensor({tuple(self.shape)}, {self.qtype or self.stored.dtype}, {self.dtype}, {self.device})"
 
     def __tensor_flatten__(self):  # torch's protocol for the tensors that a subclass holds

@@ -1,8 +1,6 @@
 """Upper limits that no weight file of this model family comes near, checked before a header's claims cost memory."""
 
-LARGEST_HEADER = (
-    6_000_000  # bytes of JSON or pickle; Python objects take up to 35 times as much. Wan's are below 0.5 MB
-)
+LARGEST_HEADER = 6_000_000  # bytes of JSON or pickle; as Python objects up to 35 times as much. Wan's are below 0.5 MB
 MOST_TENSORS = 50_000  # Wan's largest files have about 4,000
 MOST_DIMENSIONS = 8
 LARGEST_DIMENSION = 2**63 - 1

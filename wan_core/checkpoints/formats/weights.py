@@ -100,7 +100,10 @@ class Weights:
             return _view(map_bytes(info.file, info.offset, info.nbytes), info)
         if info.file not in self._mappings:
             self._mappings[info.file] = map_bytes(info.file)
-        return _view(self._mappings[info.file][info.offset : info.offset + info.nbytes], info)
+        data = self._mappings[info.file][info.offset : info.offset + info.nbytes]
+        if data.numel() != info.nbytes:
+            raise CheckpointError(f"{info.file} has become shorter", "the file as it was a moment ago")
+        return _view(data, info)
 
     def metadata_array(self, key: str) -> list | None:
         """A list of strings or numbers from the header, or None."""
