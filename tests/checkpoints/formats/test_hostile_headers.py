@@ -48,7 +48,7 @@ FILES = {
     "one field twice": (lambda: header(f'{{"a":{{"dtype":"F32",{U8[1:]}}}', 1), LIBRARY),
     "one field more": (lambda: tensor(stride=[1]), "more than dtype"),
     "a deep field more": (lambda: header(f'{{"a":{U8[:-1]},"x":{"[" * 100 + "]" * 100}}}}}', 1), "more than dtype"),
-    "a dtype that torch cannot compute with": (lambda: tensor(dtype="F4", shape=[16]), "dtype F4"),
+    "a dtype that no weight has": (lambda: tensor(dtype="U16", shape=[4]), "dtype U16"),
     "an unknown dtype": (lambda: tensor(dtype="F33"), LIBRARY),
     "a bool as a size": (lambda: tensor(shape=[True, 2]), LIBRARY),
     "a fraction as a size": (lambda: tensor(shape=[2.0]), LIBRARY),

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-from ..limits import LARGEST_DIMENSION
+from ..limits import LARGEST
 from ..safetensors import DTYPES
 
 _MOST_INSTRUCTIONS = 500_000  # a tensor takes about 40
@@ -156,7 +156,7 @@ class PickleVM:
         if (
             type(type_) is not _Global
             or type_ not in _STORAGES
-            or not 0 <= count <= LARGEST_DIMENSION
+            or not 0 <= count <= LARGEST
             or view not in ([], [None])
         ):
             raise ValueError("an impossible storage")

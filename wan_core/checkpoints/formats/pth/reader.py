@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ....errors import CheckpointError
-from ..limits import LARGEST_HEADER, MOST_TENSORS, check_tensor
+from ..limits import LARGEST, LARGEST_HEADER, MOST_TENSORS, check_tensor
 from ..weights import TensorInfo, Weights
 from .archive import read_archive
 from .pickle_vm import Storage, TensorView, interpret
@@ -87,7 +87,7 @@ def _tensor_info(name: str, view: TensorView, path: Path, start: int) -> TensorI
     """A tensor that lies within its storage and has numbers of its own; `start` is the storage's place in the file."""
     shape, stride, itemsize = view.shape, view.stride, view.dtype.itemsize
     check_tensor(name, shape)
-    if len(stride) != len(shape) or not all(type(step) is int and step >= 0 for step in stride):
+    if len(stride) != len(shape) or not all(type(step) is int and 0 <= step <= LARGEST for step in stride):
         raise ValueError(f"{name!r} with impossible strides")
     if 0 in shape:
         return TensorInfo(view.dtype, shape, path, start)
