@@ -1,29 +1,28 @@
-"""GGUF weights under ComfyUI, which has no layout for them: packed bytes move, and a layer unpacks its own when it runs."""
+"""GGUF weights under ComfyUI, which has no layout for them: the quantized bytes move, a layer dequantizes its own."""
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 import torch
-import torch.nn.functional as F
 
-from ...wan_core.checkpoints.formats.weights import Weights
+from ...wan_core.checkpoints.formats import Weights
 from ...wan_core.checkpoints.quant import QuantizedTensor, quantized_weight
 
 _CAST = comfy.ops.manual_cast
 
 
 def quantized_state(weights: Weights) -> dict[str, torch.Tensor]:
-    """All tensors of a GGUF file, mapped from it; `QuantizedTensor` where they are packed."""
+    """All tensors of a GGUF file, memory-mapped; a quantized one as a `QuantizedTensor`."""
     cpu = torch.device("cpu")
     return {
-        name: quantized_weight(weights, name, torch.bfloat16, cpu) if info.qtype else weights.mapped(name)
+        name: quantized_weight(weights, name, torch.bfloat16, cpu) if info.qtype else weights.tensor(name)
         for name, info in weights.info.items()
     }
 
 
 class GGUFOps(_CAST):
-    """ComfyUI's casting layers, for weights that may be packed."""
+    """ComfyUI's casting layers, for weights that may be quantized."""
 
     class Linear(_CAST.Linear):
         def forward_comfy_cast_weights(self, input):
@@ -39,7 +38,7 @@ class GGUFOps(_CAST):
                 )
                 for change in self.bias_function:
                     bias = change(bias)
-            return F.linear(input, weight, bias)
+            return torch.nn.functional.linear(input, weight, bias)
 
     class Embedding(_CAST.Embedding):
         def forward_comfy_cast_weights(self, input, out_dtype=None):
@@ -49,7 +48,7 @@ class GGUFOps(_CAST):
 
 
 class GGUFModelPatcher(comfy.model_patcher.ModelPatcher):
-    """LoRAs are added to a packed weight each time it is unpacked, so that they do not unpack the model."""
+    """LoRAs are added to a quantized weight each time it is dequantized, so that the model stays quantized."""
 
     def patch_weight_to_device(self, key, *args, return_weight=False, **kwargs):
         weight = comfy.utils.get_attr(self.model, key)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ...wan_core.checkpoints.build import open_part
-from ...wan_core.checkpoints.formats.open import from_state_dict
+from ...wan_core.checkpoints.formats import from_state_dict
 from ...wan_core.checkpoints.infer import infer_text
 from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.checkpoints.tokenizer import embedded_tokenizer

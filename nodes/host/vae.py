@@ -9,7 +9,7 @@ import comfy.sd
 import comfy.utils
 import torch
 
-from ...wan_core.checkpoints.formats.open import from_state_dict
+from ...wan_core.checkpoints.formats import from_state_dict
 from ...wan_core.checkpoints.infer import infer_vae
 from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.config import VAEConfig

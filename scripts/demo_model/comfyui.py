@@ -71,7 +71,7 @@ def _huggingface(official: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _state(path: Path, kind: str) -> dict[str, torch.Tensor]:
     weights = open_part(path, kind)
-    return {name: weights.mapped(name).contiguous() for name in weights}
+    return {name: weights.tensor(name).contiguous() for name in weights}
 
 
 def _save(state: dict[str, torch.Tensor], path: Path) -> None:

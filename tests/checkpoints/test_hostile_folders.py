@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from wan_core.checkpoints import inspect
+from wan_core.checkpoints.formats import open_weights
 from wan_core.checkpoints.formats.limits import LARGEST_HEADER
-from wan_core.checkpoints.formats.open import open_weights, read_header
 from wan_core.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
@@ -85,8 +85,6 @@ def test_links_in_a_circle(reader, folder):
 def test_named_pipes_are_not_waited_for(reader, folder):
     os.mkfifo(folder / "pipe.safetensors")
     assert "does not exist" in reader.open(folder / "pipe.safetensors")
-    with pytest.raises(CheckpointError, match="is no file"):
-        read_header(folder / "pipe.safetensors")
     os.mkfifo(folder / INDEX)
     assert "not readable JSON" in reader.open(folder)
 

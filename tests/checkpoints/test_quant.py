@@ -1,4 +1,4 @@
-"""Quantised files, written as the tools that people use write them, against the same weights unpacked."""
+"""Quantized files, written as the tools that people use write them, against the same weights dequantized."""
 
 import json
 import struct
@@ -45,11 +45,11 @@ def velocity(model: WanDiT) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", (*GGUF_TYPES, *K_TYPES))
-def test_gguf_computes_what_its_unpacked_weights_compute(tmp_path, state, kind):
+def test_gguf_computes_what_its_dequantized_weights_compute(tmp_path, state, kind):
     path = tmp_path / "wan.gguf"
-    unpacked = write_gguf(path, state, lambda name, t: kind if is_block_matrix(name, t) else "F32")
+    dequantized = write_gguf(path, state, lambda name, t: kind if is_block_matrix(name, t) else "F32")
     model = load_dit(path, CONFIG, dtype=torch.float32)
-    assert torch.equal(velocity(model), velocity(load_dit(unpacked, CONFIG)))
+    assert torch.equal(velocity(model), velocity(load_dit(dequantized, CONFIG)))
     info = inspect(path)
     assert info.layout == "gguf" and {"F16": "fp16", "BF16": "bf16"}.get(kind, kind) in info.quantisation
 
@@ -60,9 +60,9 @@ def test_types_mix_in_one_gguf_file(tmp_path, state):
             return "F32" if tensor.numel() <= 1024 or "modulation" in name or tensor.ndim == 5 else "BF16"
         return "Q6_K" if ".v." in name or "ffn.2" in name else "Q4_K"
 
-    unpacked = write_gguf(tmp_path / "wan.gguf", state, kind_of)
+    dequantized = write_gguf(tmp_path / "wan.gguf", state, kind_of)
     model = load_dit(tmp_path / "wan.gguf", CONFIG, dtype=torch.float32)
-    assert torch.equal(velocity(model), velocity(load_dit(unpacked, CONFIG, dtype=torch.float32)))
+    assert torch.equal(velocity(model), velocity(load_dit(dequantized, CONFIG, dtype=torch.float32)))
     assert model.patch_embedding.weight.shape == (256, 16, 1, 2, 2)
 
 
@@ -81,7 +81,7 @@ def test_gguf_text_encoder_with_its_tokenizer(tmp_path):
     state = {name: p.detach() for name, p in UMT5(TEXT).named_parameters()}
     proto = train_tokenizer(384)
     path = tmp_path / "umt5.gguf"
-    unpacked = write_gguf(
+    dequantized = write_gguf(
         path,
         {llama_cpp_name(name): t for name, t in state.items()},
         lambda name, t: "F32" if t.ndim == 1 or "rel_b" in name else "Q8_0",
@@ -94,19 +94,19 @@ def test_gguf_text_encoder_with_its_tokenizer(tmp_path):
         open_tokenizer(path)("Ａ　ﬁne  红色的圆形")[0], Tokenizer.from_proto(proto)("Ａ　ﬁne  红色的圆形")[0]
     )
     encoder = load_text_encoder(path, TEXT, dtype=torch.float32)
-    reference = load_text_encoder({ours: unpacked[llama_cpp_name(ours)] for ours in state}, TEXT)
+    reference = load_text_encoder({ours: dequantized[llama_cpp_name(ours)] for ours in state}, TEXT)
     assert torch.equal(encoder(ids, mask), reference(ids, mask))
 
 
 def fp8(state, dtype=torch.float8_e4m3fn):
-    """Block matrices as fp8 with one factor each: (packed state, factors, unpacked in float32)."""
-    packed, scales, unpacked = dict(state), {}, dict(state)
+    """Block matrices as fp8 with one factor each: (quantized state, factors, dequantized in float32)."""
+    quantized, scales, dequantized = dict(state), {}, dict(state)
     for name, tensor in state.items():
         if is_block_matrix(name, tensor):
             scales[name] = tensor.abs().max() / torch.finfo(dtype).max
-            packed[name] = (tensor / scales[name]).to(dtype)
-            unpacked[name] = packed[name].float() * scales[name]
-    return packed, scales, unpacked
+            quantized[name] = (tensor / scales[name]).to(dtype)
+            dequantized[name] = quantized[name].float() * scales[name]
+    return quantized, scales, dequantized
 
 
 def beside(weight: str, word: str) -> str:
@@ -119,58 +119,58 @@ def beside(weight: str, word: str) -> str:
     "layout", ["plain", "scaled", "scaled, full precision", "notes in tensors", "notes in the header"]
 )
 def test_fp8(tmp_path, state, dtype, prefix, layout, caplog):
-    packed, scales, unpacked = fp8(state, dtype)
+    quantized, scales, dequantized = fp8(state, dtype)
     metadata = None
     if layout == "plain":
-        packed = {name: t.to(dtype) if is_block_matrix(name, t) else t for name, t in state.items()}
-        unpacked = {name: t.float() for name, t in packed.items()}
+        quantized = {name: t.to(dtype) if is_block_matrix(name, t) else t for name, t in state.items()}
+        dequantized = {name: t.float() for name, t in quantized.items()}
     elif layout.startswith("scaled"):
-        packed |= {beside(name, "scale_weight"): scale for name, scale in scales.items()}
-        packed |= {beside(name, "scale_input"): torch.ones(1) for name in scales}
-        packed["scaled_fp8"] = torch.zeros(2 if "full" in layout else 0, dtype=dtype)
+        quantized |= {beside(name, "scale_weight"): scale for name, scale in scales.items()}
+        quantized |= {beside(name, "scale_input"): torch.ones(1) for name in scales}
+        quantized["scaled_fp8"] = torch.zeros(2 if "full" in layout else 0, dtype=dtype)
     else:
-        packed |= {beside(name, "weight_scale"): scale.view(1) for name, scale in scales.items()}
+        quantized |= {beside(name, "weight_scale"): scale.view(1) for name, scale in scales.items()}
         notes = {name.removesuffix(".weight"): {"format": str(dtype).removeprefix("torch.")} for name in scales}
         if layout == "notes in the header":
             metadata = {"_quantization_metadata": json.dumps({"layers": notes})}
         else:
-            packed |= {
+            quantized |= {
                 f"{layer}.comfy_quant": torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
                 for layer, note in notes.items()
             }
     path = tmp_path / "wan.safetensors"
-    save_file({prefix + name: t.contiguous() for name, t in packed.items()}, path, metadata)
+    save_file({prefix + name: t.contiguous() for name, t in quantized.items()}, path, metadata)
     model = load_dit(path, CONFIG, dtype=torch.float32)
     assert [record.message.endswith("computed in float32, a layer at a time") for record in caplog.records] == [True]
     assert isinstance(model.blocks[0].ffn[0].weight.data, QuantizedTensor)
-    assert difference(velocity(model), velocity(load_dit(unpacked, CONFIG))) < 1e-5  # mapped biases lie unaligned
+    assert difference(velocity(model), velocity(load_dit(dequantized, CONFIG))) < 1e-5  # mapped biases lie unaligned
     assert load_dit(path, CONFIG).compute_dtype == torch.bfloat16
     assert str(dtype).removeprefix("torch.").replace("float8", "fp8") in inspect(path).quantisation
 
 
 @pytest.mark.parametrize("per_row", [False, True])
 def test_int8(state, per_row):
-    packed, unpacked = dict(state), dict(state)
+    quantized, dequantized = dict(state), dict(state)
     for name, tensor in state.items():
         if is_block_matrix(name, tensor):
             largest = tensor.abs().amax(dim=1, keepdim=True) if per_row else tensor.abs().max()
             scale = largest / 127
-            packed[name] = (tensor / scale).round().to(torch.int8)
-            packed[beside(name, "weight_scale")] = scale
+            quantized[name] = (tensor / scale).round().to(torch.int8)
+            quantized[beside(name, "weight_scale")] = scale
             note = json.dumps({"format": "int8_tensorwise"}).encode()
-            packed[beside(name, "comfy_quant")] = torch.tensor(list(note), dtype=torch.uint8)
-            unpacked[name] = packed[name].float() * scale
-    model = load_dit(packed, CONFIG, dtype=torch.float32)
-    assert torch.equal(velocity(model), velocity(load_dit(unpacked, CONFIG)))
+            quantized[beside(name, "comfy_quant")] = torch.tensor(list(note), dtype=torch.uint8)
+            dequantized[name] = quantized[name].float() * scale
+    model = load_dit(quantized, CONFIG, dtype=torch.float32)
+    assert torch.equal(velocity(model), velocity(load_dit(dequantized, CONFIG)))
 
 
-def test_embeddings_unpack_the_rows_they_look_up():
+def test_embeddings_dequantize_the_rows_they_look_up():
     torch.manual_seed(4)
     state = {name: p.detach() for name, p in UMT5(TEXT).named_parameters()}
-    packed = state | {"token_embedding.weight": state["token_embedding.weight"].to(torch.float8_e4m3fn)}
+    quantized = state | {"token_embedding.weight": state["token_embedding.weight"].to(torch.float8_e4m3fn)}
     ids = torch.tensor([[5, 7, 200, 1]])
-    looked_up = load_text_encoder(packed, TEXT).token_embedding(ids)
-    assert torch.equal(looked_up, packed["token_embedding.weight"][ids].bfloat16())
+    looked_up = load_text_encoder(quantized, TEXT).token_embedding(ids)
+    assert torch.equal(looked_up, quantized["token_embedding.weight"][ids].bfloat16())
 
 
 @pytest.mark.parametrize(
@@ -183,19 +183,19 @@ def test_embeddings_unpack_the_rows_they_look_up():
         ({"format": "x" * 5000}, "cannot be read"),
     ],
 )
-def test_formats_that_only_comfyui_unpacks_are_refused_by_name(state, note, message):
+def test_formats_that_only_comfyui_dequantizes_are_refused_by_name(state, note, message):
     note = torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
     with pytest.raises(CheckpointError, match=message):
         load_dit(state | {"blocks.0.ffn.0.comfy_quant": note}, CONFIG)
 
 
 def test_a_scale_of_another_size_is_refused(state):
-    packed, *_ = fp8(state)
-    with pytest.raises(CheckpointError, match="7 scales for blocks.0.ffn.0.weight"):
-        load_dit(packed | {"blocks.0.ffn.0.scale_weight": torch.ones(7)}, CONFIG)
+    quantized, *_ = fp8(state)
+    with pytest.raises(CheckpointError, match=r"7 scales for blocks.0.ffn.0.weight"):
+        load_dit(quantized | {"blocks.0.ffn.0.scale_weight": torch.ones(7)}, CONFIG)
 
 
-def test_packed_weights_stay_packed(tmp_path, state):
+def test_quantized_weights_stay_quantized(tmp_path, state):
     write_gguf(tmp_path / "wan.gguf", state, lambda name, t: "Q4_0" if is_block_matrix(name, t) else "F32")
     model = load_dit(tmp_path / "wan.gguf", CONFIG, dtype=torch.bfloat16)
     velocity(model)
@@ -211,8 +211,8 @@ def test_packed_weights_stay_packed(tmp_path, state):
     assert torch.equal(velocity(model), before)
 
 
-def test_loras_run_beside_packed_weights(state):
-    packed, _, unpacked = fp8(state)
+def test_loras_run_beside_quantized_weights(state):
+    quantized, _, dequantized = fp8(state)
     scales = {beside(name, "scale_weight"): scale for name, scale in fp8(state)[1].items()}
     torch.manual_seed(8)
     lora = {"diffusion_model.text_embedding.0.diff": torch.randn(256, 256) * 0.02}
@@ -221,7 +221,7 @@ def test_loras_run_beside_packed_weights(state):
         lora |= {f"diffusion_model.{name}.lora_down.weight": torch.randn(4, width) * 0.1}
         lora |= {f"diffusion_model.{name}.lora_up.weight": torch.randn(out, 4) * 0.1}
     results = []
-    for weights in (packed | scales, unpacked):
+    for weights in (quantized | scales, dequantized):
         model = load_dit(weights, CONFIG, dtype=torch.float32)
         plain = velocity(model)
         applied = AppliedLora(model, read_lora(lora, model), 0.8)
@@ -240,7 +240,7 @@ def test_gguf_refusals(tmp_path, state):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(CheckpointError, match="IQ4_XS.*Q4_K_M"):
+    with pytest.raises(CheckpointError, match=r"IQ4_XS.*Q4_K_M"):
         inspect(path)
     whole = path.read_bytes()
     for damaged in (

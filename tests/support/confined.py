@@ -1,6 +1,6 @@
-"""Weight files opened in a process of its own, under limits of memory and time: a file that breaks it fails one test.
+"""Opens weight files in a process of its own under limits of memory and time, so that a crash fails only one test.
 
-python tests/confined.py     reads paths, one a line; answers with one JSON object a line
+python tests/support/confined.py     reads paths, one a line; answers with one JSON object a line
 """
 
 import json
@@ -11,12 +11,12 @@ import traceback
 from pathlib import Path
 
 from wan_core.checkpoints import inspect
-from wan_core.checkpoints.formats.open import open_weights
+from wan_core.checkpoints.formats import open_weights
 from wan_core.errors import WanError
 
 SPARE = 256 << 20  # bytes that opening a file may take beside the file's own size
 _LIMIT = 4 << 30  # of address space, beside what the process has at its start: more is refused by the kernel
-_SECONDS = 30  # a file is opened in milliseconds; this is a hang, on the busiest machine
+_SECONDS = 30  # a file is opened in milliseconds; more than this is a hang, even on a busy machine
 
 
 class Reader:
@@ -60,14 +60,15 @@ class Reader:
 
 
 def _status(field: str) -> int:
-    line = next(line for line in open("/proc/self/status") if line.startswith(field))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith(field))
     return int(line.split()[1]) * 1024
 
 
 def _use(path: Path) -> None:
     weights = open_weights(path)
     for name, info in weights.info.items():
-        tensor = weights.read(name)
+        tensor = weights.tensor(name, transient=True)
         if not info.qtype:
             assert (tensor.shape, tensor.dtype) == (info.shape, info.dtype), f"{name} is not what the header says"
         tensor.flatten()[-1:].tolist()
@@ -96,10 +97,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize:") + _LIMIT,) * 2)
     at_rest = _status("VmRSS:")
     for line in sys.stdin:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # resets the peak
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         answer = _judge(Path(line.rstrip("\n")))
-        print(json.dumps(answer | {"peak": _status("VmHWM:") - at_rest}), flush=True)
+        sys.stdout.write(json.dumps(answer | {"peak": _status("VmHWM:") - at_rest}) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from .families import family_of
 from .formats import Weights, from_state_dict, open_weights, read_config
 from .infer import infer_dit, infer_text, infer_vae, main_dtype
 from .key_maps import PARTS, to_official
-from .quant import check_formats, mark_quantized, quantized_weight
+from .quant import check_quantization, mark_quantized, quantized_weight
 
 Source = str | Path | Mapping[str, Tensor] | Weights
 Module = TypeVar("Module", bound=nn.Module)
@@ -101,7 +101,7 @@ def open_part(source: Source, kind: str) -> Weights:
         source = open_weights(source)
     elif not isinstance(source, Weights):
         raise CheckpointError(f"{PARTS[kind]} from a {type(source).__name__}", "a path or a state dict")
-    check_formats(source)
+    check_quantization(source)
     part = source.renamed(to_official(kind, source, source.source))
     if kind == "dit" and not (family := family_of(part, part.metadata)).loads:
         raise family.refusal(source.source)

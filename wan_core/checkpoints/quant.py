@@ -1,85 +1,87 @@
-"""Quantised weights: fp8, scaled fp8, int8 and GGUF blocks stay packed in memory and are unpacked when a layer runs."""
+"""Weights that stay quantized in memory (fp8, int8, GGML blocks); a layer dequantizes its own when it runs."""
 
 import json
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from ..errors import CheckpointError
+from .formats import Weights
 from .formats.ggml import FORMATS
-from .formats.open import Weights
 
 _FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 _SCALES = (".weight_scale", ".scale_weight")  # now, and before ComfyUI changed its format
 _INPUT_SCALES = (".input_scale", ".scale_input")  # of fp8 matrix products, which are not computed here
-_NOTE = ".comfy_quant"  # JSON about a layer, in a tensor
-_NOTES = "_quantization_metadata"  # JSON about all layers, in the header
+_LAYER_JSON = ".comfy_quant"  # about one layer, in a tensor
+_HEADER_JSON = "_quantization_metadata"  # about all layers, in the header
 _MARKER = "scaled_fp8"
-_LONGEST_NOTE = 4096  # bytes; real ones have below 100
-_FORMATS = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise")
+_LONGEST_JSON = 4096  # bytes, in a tensor; real ones are below 100
+_SUPPORTED = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise")
 
 
 class QuantizedTensor(Tensor):
-    """A weight that shows its unpacked shape and the dtype it is computed in, but holds packed bytes.
+    """A weight with the shape and the dtype that it is dequantized to, which holds only its quantized numbers.
 
-    `to` moves the bytes or changes the computing dtype; an embedding unpacks the rows that it looks up; every other
-    operation gets the whole weight unpacked while it runs.
+    `to` moves them or changes the dtype to compute in; an embedding dequantizes the rows that it looks up; every other
+    operation gets the whole weight dequantized, for as long as it runs.
 
     Attributes:
-        stored: the bytes; (blocks, bytes of a block) of a block format, else of the weight's own shape.
+        stored: the numbers; blocks (n, bytes of a block) uint8 in a GGML format, else of the weight's own shape.
         scale: one factor, or one for each row; None without.
-        block: a key of blocks.FORMATS, or "".
+        qtype: a key of ggml.FORMATS, or "".
     """
 
     stored: Tensor
     scale: Tensor | None
-    block: str
+    qtype: str
 
     @staticmethod
-    def __new__(cls, stored: Tensor, scale: Tensor | None, block: str, shape: tuple[int, ...], dtype: torch.dtype):
+    def __new__(cls, stored: Tensor, scale: Tensor | None, qtype: str, shape: tuple[int, ...], dtype: torch.dtype):
         self = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=stored.device)
-        self.stored, self.scale, self.block = stored, scale, block
+        self.stored, self.scale, self.qtype = stored, scale, qtype
         return self
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> int:  # type: ignore[override]  # torch's stub declares an attribute
         """Bytes held."""
         return self.stored.nbytes + (0 if self.scale is None else self.scale.nbytes)
 
     def dequantize(self) -> Tensor:
-        """The weight as a plain tensor, in the dtype it is computed in."""
+        """The weight as a plain tensor, in the dtype to compute in."""
         return self._dequantize(self.stored, self.scale).view(self.shape)
 
     def dequantize_rows(self, ids: Tensor) -> Tensor:
-        """Some rows of a matrix, unpacked: (…) int64 → (…, columns)."""
+        """Some rows of a matrix: ids (…) int64 → (…, columns)."""
         stored, scale, flat = self.stored, self.scale, ids.flatten()
-        stored = stored.view(self.shape[0], -1, stored.shape[1])[flat].flatten(0, 1) if self.block else stored[flat]
+        stored = stored.view(self.shape[0], -1, stored.shape[1])[flat].flatten(0, 1) if self.qtype else stored[flat]
         scale = scale[flat] if scale is not None and scale.ndim else scale
         return self._dequantize(stored, scale).view(*ids.shape, self.shape[1])
 
     def _dequantize(self, stored: Tensor, scale: Tensor | None) -> Tensor:
-        if self.block:
-            return FORMATS[self.block].dequantize(stored).to(self.dtype)
-        # As ComfyUI does it, the product is taken in the computing dtype.
+        if self.qtype:
+            return FORMATS[self.qtype].dequantize(stored).to(self.dtype)
+        # The product is taken in the dtype to compute in, as ComfyUI does it.
         return stored.to(self.dtype) if scale is None else stored.to(self.dtype) * scale.to(self.dtype)
 
     def _with(self, dtype: torch.dtype | None = None, **where) -> "QuantizedTensor":
         scale = None if self.scale is None else self.scale.to(**where)
-        return QuantizedTensor(self.stored.to(**where), scale, self.block, self.shape, dtype or self.dtype)
+        return QuantizedTensor(self.stored.to(**where), scale, self.qtype, self.shape, dtype or self.dtype)
 
-    def __repr__(self) -> str:
-        return f"QuantizedTensor({tuple(self.shape)}, {self.block or self.stored.dtype}, {self.dtype}, {self.device})"
+    def __repr__(self, *, tensor_contents=None):
+        return f"QuantizedTensor({tuple(self.shape)}, {self.qtype or self.stored.dtype}, {self.dtype}, {self.device})"
 
-    def __tensor_flatten__(self):  # torch's protocol for "which tensors are held"
-        return ["stored"] if self.scale is None else ["stored", "scale"], (self.block, self.dtype)
+    def __tensor_flatten__(self):  # torch's protocol for the tensors that a subclass holds
+        return ["stored"] if self.scale is None else ["stored", "scale"], (self.qtype, self.dtype)
 
     @classmethod
     def __tensor_unflatten__(cls, held, context, shape, stride):
-        block, dtype = context
-        return cls(held["stored"], held.get("scale"), block, shape, dtype)
+        qtype, dtype = context
+        return cls(held["stored"], held.get("scale"), qtype, shape, dtype)
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -95,52 +97,62 @@ class QuantizedTensor(Tensor):
         if func is torch.ops.aten.embedding.default and isinstance(first, QuantizedTensor):
             return first.dequantize_rows(args[1])
         if func._schema.is_mutable and isinstance(first, QuantizedTensor):
-            raise TypeError("a packed weight cannot be changed in place; unpack it first")
+            raise TypeError("a quantized weight cannot be changed in place; dequantize it first")
         args, kwargs = tree_map_only(QuantizedTensor, QuantizedTensor.dequantize, (args, kwargs))
         return func(*args, **kwargs)
 
 
 def mark_quantized(weights: Weights) -> Weights:
-    """The weights without scales and notes, each matrix that stays packed marked as such; from the headers alone."""
+    """The weights without scales and other tensors about quantization, each quantized matrix with its `qtype`."""
     scales = {name[: -len(suffix)] + ".weight": name for name in weights for suffix in _SCALES if name.endswith(suffix)}
-    beside = (*_SCALES, *_INPUT_SCALES, _NOTE)
-    marked = weights.renamed(
+    beside = (*_SCALES, *_INPUT_SCALES, _LAYER_JSON)
+    kept = weights.renamed(
         {name: name for name in weights if not name.endswith(beside) and name.rpartition(".")[2] != _MARKER}
     )
-    for name, info in marked.info.items():
-        if name in scales or (info.dtype in _FP8 and len(info.shape) == 2):
-            marked.info[name] = info._replace(qtype=info.qtype or str(info.dtype).removeprefix("torch."))
-    marked.scales = {name: weights.mapped(stored) for name, stored in scales.items() if name in marked}
-    return marked
+    quantized = {
+        name: info._replace(qtype=info.qtype or str(info.dtype).removeprefix("torch."))
+        for name, info in kept.info.items()
+        if name in scales or (info.dtype in _FP8 and len(info.shape) == 2)
+    }
+    return replace(
+        kept,
+        info=kept.info | quantized,
+        scales={name: weights.tensor(stored) for name, stored in scales.items() if name in kept},
+    )
 
 
-def check_formats(weights: Weights) -> None:
+def check_quantization(weights: Weights) -> None:
     """
     Raises:
         CheckpointError: a layer is stored in a format that only ComfyUI can dequantize.
     """
-    notes = [name for name in weights if name.endswith(_NOTE)]
+    for layer, (quant, rotated) in _layer_formats(weights).items():
+        if quant not in _SUPPORTED or rotated:
+            raise CheckpointError(
+                f"{weights.source} stores {layer} as {quant}{' with a rotation' if rotated else ''}",
+                ", ".join(_SUPPORTED) + ", or GGUF",
+                "Load this file in ComfyUI, or use another file of the same model",
+            )
+
+
+def _layer_formats(weights: Weights) -> dict[str, tuple[str, bool]]:
+    """Layer → its format, and whether its numbers are rotated, as ComfyUI's quantised files state them."""
+    markers = [name for name in weights if name.endswith(_LAYER_JSON)]
     try:
-        if any(weights.info[name].parameters > _LONGEST_NOTE for name in notes):
-            raise ValueError(f"more than {_LONGEST_NOTE} characters")
+        if any(weights.info[name].parameters > _LONGEST_JSON for name in markers):
+            raise ValueError(f"more than {_LONGEST_JSON} characters")
         layers = {
-            name.removesuffix(_NOTE): json.loads(bytes(weights.mapped(name).flatten().tolist())) for name in notes
+            name.removesuffix(_LAYER_JSON): json.loads(bytes(weights.tensor(name).flatten().tolist()))
+            for name in markers
         }
-        layers |= json.loads(weights.metadata.get(_NOTES, "{}")).get("layers", {})
-        formats = {layer: (note["format"], bool(note.get("convrot"))) for layer, note in layers.items()}
+        layers |= json.loads(weights.metadata.get(_HEADER_JSON, "{}")).get("layers", {})
+        return {layer: (quant["format"], bool(quant.get("convrot"))) for layer, quant in layers.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{weights.source} has notes about its quantisation that cannot be read",
             "JSON with the format of each layer",
             "Download it again",
         ) from error
-    for layer, (name, rotated) in formats.items():
-        if name not in _FORMATS or rotated:
-            raise CheckpointError(
-                f"{weights.source} stores {layer} as {name}{' with a rotation' if rotated else ''}",
-                ", ".join(_FORMATS) + ", or GGUF",
-                "Load this file in ComfyUI, or use another file of the same model",
-            )
 
 
 def quantized_weight(weights: Weights, name: str, dtype: torch.dtype, device: torch.device) -> QuantizedTensor:
@@ -158,5 +170,5 @@ def quantized_weight(weights: Weights, name: str, dtype: torch.dtype, device: to
         )
     if scale is not None:
         scale = (scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1, 1)).to(device)
-    block = info.qtype if info.qtype in FORMATS else ""
-    return QuantizedTensor(weights.mapped(name).to(device), scale, block, info.shape, dtype)
+    qtype = info.qtype if info.qtype in FORMATS else ""
+    return QuantizedTensor(weights.tensor(name).to(device), scale, qtype, info.shape, dtype)

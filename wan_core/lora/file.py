@@ -157,7 +157,7 @@ def read_lora(
         if "dora" in parts or not ("whole" in parts or {"down", "up"} <= set(parts)):
             unknown += parts.values()
             continue
-        change = _change({part: weights.mapped(name) for part, name in parts.items()}, target, weights.source)
+        change = _change({part: weights.tensor(name) for part, name in parts.items()}, target, weights.source)
         if change.fits(sizes[target]):
             changes[target] = change
         elif target == "patch_embedding.weight" and change.size[0] == sizes[target][0]:

@@ -1,6 +1,6 @@
-"""Damaged weight files: a typed error or a good read, never a crash, a hang, or memory beyond the file's size and 256 MB.
+"""Damaged weight files: a typed error or a good read; no crash, no hang, no memory beyond the file's size and 256 MB.
 
-WAN_FUZZ=20000 draws that many files of every kind, and others each time.
+WAN_FUZZ=20000 draws that many files of every kind, different ones each time.
 """
 
 import os

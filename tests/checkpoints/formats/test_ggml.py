@@ -30,7 +30,7 @@ def random_blocks(kind: str, count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_blocks_unpack_as_the_reference_does(kind):
+def test_blocks_dequantize_as_the_reference_does(kind):
     blocks, reference = random_blocks(kind, 3000), gguf.GGMLQuantizationType[kind]
     assert gguf.GGML_QUANT_SIZES[reference] == (FORMATS[kind].weights, FORMATS[kind].size)
     ours = FORMATS[kind].dequantize(torch.from_numpy(blocks))

@@ -6,15 +6,17 @@ import shutil
 import struct
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from tests.support.goldens import golden
+from tests.support.layouts import write_gguf
 from tests.support.sparse import write_sparse
 from wan_core.checkpoints import inspect, load_dit, load_text_encoder, load_vae
-from wan_core.checkpoints.formats.open import open_weights, read_header
+from wan_core.checkpoints.formats import open_weights
 from wan_core.config import PRESETS
 from wan_core.dit import WanDiT
 from wan_core.errors import CheckpointError, CheckpointNotFound
@@ -28,18 +30,37 @@ def file(tmp_path):
 
 
 def test_header_alone_tells_names_shapes_and_dtypes(file):
-    info, metadata = read_header(file)
-    assert {name: (t.dtype, t.shape) for name, t in info.items()} == {
+    weights = open_weights(file)
+    assert {name: (t.dtype, t.shape) for name, t in weights.info.items()} == {
         "a": (torch.float32, (2, 3)),
         "b": (torch.bfloat16, (4,)),
     }
-    assert metadata == {"note": "hello"}
+    assert weights.metadata == {"note": "hello"} and weights.format == "safetensors"
+
+
+@pytest.mark.parametrize("format", ["safetensors", "gguf", "pth"])
+def test_a_file_is_opened_once(tmp_path, monkeypatch, format):
+    path, state = tmp_path / f"model.{format}", {"a": torch.ones(2, 3)}
+    if format == "gguf":
+        write_gguf(path, state, lambda name, t: "F32", more=lambda w: w.add_array("comfy.gguf.orig_shape.a", [3, 2]))
+    else:
+        (save_file if format == "safetensors" else torch.save)(state, path)
+    opened, open_path = [], Path.open
+
+    def counted(self, *args, **kwargs):
+        opened.append(self)
+        return open_path(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", counted)
+    weights = open_weights(path)
+    assert opened == [path] and weights.format == format
+    assert weights.info["a"].shape == ((3, 2) if format == "gguf" else (2, 3))
 
 
 def test_tensors(file):
     weights = open_weights(file)
-    assert torch.equal(weights.mapped("a"), torch.arange(6.0).view(2, 3))
-    assert torch.equal(weights.read("b"), torch.ones(4, dtype=torch.bfloat16))
+    assert torch.equal(weights.tensor("a"), torch.arange(6.0).view(2, 3))
+    assert torch.equal(weights.tensor("b", transient=True), torch.ones(4, dtype=torch.bfloat16))
     assert weights.size == file.stat().st_size
 
 
@@ -47,10 +68,10 @@ def test_a_file_cut_at_every_byte_is_recognised(file):
     whole = file.read_bytes()
     for length in range(len(whole)):
         file.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match="damaged|empty"):
+        with pytest.raises(CheckpointError, match=r"damaged|empty"):
             open_weights(file)
     file.write_bytes(whole + b"x")
-    with pytest.raises(CheckpointError, match=f"{len(whole) + 1:,} bytes where its header describes {len(whole):,}"):
+    with pytest.raises(CheckpointError, match=rf"\({len(whole) + 1} bytes\) is damaged or incomplete"):
         open_weights(file)
 
 
@@ -105,7 +126,7 @@ def test_headers_that_lie(tmp_path, header, payload):
 def test_a_huge_header_is_not_read(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", 2**62) + b"{}")
-    with pytest.raises(CheckpointError, match="too few for its header"):
+    with pytest.raises(CheckpointError, match="a header of 4,611,686,018,427,387,904 bytes"):
         open_weights(path)
 
 
@@ -144,7 +165,7 @@ def test_a_truncated_pickle(tmp_path):
     torch.save({"a": torch.ones(1000)}, tmp_path / "model.pth")
     data = (tmp_path / "model.pth").read_bytes()
     (tmp_path / "model.pth").write_bytes(data[: len(data) // 2])
-    with pytest.raises(CheckpointError, match="model.pth.*Download it again"):
+    with pytest.raises(CheckpointError, match=r"model.pth.*Download it again"):
         open_weights(tmp_path / "model.pth")
 
 
@@ -152,7 +173,7 @@ def test_pickles_of_both_ages(tmp_path):
     torch.save({"a": torch.arange(4.0)}, tmp_path / "new.pth")
     torch.save({"a": torch.arange(4.0)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     for name in ("new.pth", "old.pth"):
-        assert torch.equal(open_weights(tmp_path / name).mapped("a"), torch.arange(4.0))
+        assert torch.equal(open_weights(tmp_path / name).tensor("a"), torch.arange(4.0))
 
 
 def test_missing_files(tmp_path):
@@ -172,7 +193,7 @@ def test_shards_need_their_index_and_all_files(official_folder, tmp_path):
     with pytest.raises(CheckpointError, match="not readable JSON"):
         load_dit(folder)
     index.unlink()
-    with pytest.raises(CheckpointNotFound, match="index.json"):
+    with pytest.raises(CheckpointNotFound, match=r"index.json"):
         load_dit(folder)
 
 
@@ -183,11 +204,11 @@ def test_incomplete_and_foreign_state_dicts():
     with pytest.raises(CheckpointError, match=r"lacks 1 of \d+ tensors \(blocks.1.ffn.0.weight\)"):
         load_dit(state, g.config["model"])
     state = g.weights() | {"blocks.0.extra": torch.ones(1)}
-    with pytest.raises(CheckpointError, match="does not know.*blocks.0.extra"):
+    with pytest.raises(CheckpointError, match=r"does not know.*blocks.0.extra"):
         load_dit(state, g.config["model"])
     with pytest.raises(CheckpointError, match="another shape"):
         load_dit(g.weights(), g.config["model"] | {"ffn_dim": 100})
-    with pytest.raises(CheckpointError, match="holds a VAE.*Needed: a diffusion transformer"):
+    with pytest.raises(CheckpointError, match=r"holds a VAE.*Needed: a diffusion transformer"):
         load_dit(golden("vae21").weights())
     with pytest.raises(CheckpointError, match="no Wan model part"):
         load_vae({"x": torch.ones(1)})
@@ -203,7 +224,7 @@ def test_what_a_config_does_not_state_is_inferred(kept):
     assert model.config == replace(full.config, text_len=full.config.text_len if "text_len" in kept else 512)
     t5 = golden("t5")
     assert load_text_encoder(t5.weights(), {"num_heads": 4}).config == load_text_encoder(t5.weights()).config
-    with pytest.raises(CheckpointError, match="kind wan2.1.*says 'wan2.2'"):
+    with pytest.raises(CheckpointError, match=r"kind wan2.1.*says 'wan2.2'"):
         load_vae(golden("vae21").weights(), {"kind": "wan2.2"})
     for config in ({"kind": "wan2.2"}, golden("vae22").config["vae"], {}):
         assert load_vae(golden("vae22").weights(), config).config.version == "2.2"
@@ -290,7 +311,7 @@ def test_damaged_indices(tmp_path, text):
 
 
 def test_heads_must_be_given_where_128_does_not_divide_the_width():
-    with pytest.raises(CheckpointError, match="width 64.*config="):
+    with pytest.raises(CheckpointError, match=r"width 64.*config="):
         load_dit(golden("dit_t2v").weights())
 
 

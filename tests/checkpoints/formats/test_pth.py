@@ -1,11 +1,13 @@
 """What torch saves is read as torch reads it, in the format of today and in the one before torch 1.6."""
 
+import pickle
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from wan_core.checkpoints.formats.open import open_weights
+from wan_core.checkpoints.formats import open_weights
 
 WEIGHT = torch.arange(24.0).view(4, 6)
 STATES = {
@@ -67,15 +69,26 @@ def test_it_is_read_as_torch_reads_it(name, new, tmp_path):
     assert list(weights) == list(expected)
     for key, tensor in expected.items():
         assert (weights.info[key].dtype, weights.info[key].shape) == (tensor.dtype, tensor.shape)
-        for found in (weights.mapped(key), weights.read(key), weights.read(key)):
+        for found in (weights.tensor(key), weights.tensor(key, transient=True), weights.tensor(key, transient=True)):
             assert found.dtype == tensor.dtype and torch.equal(found.float(), tensor.detach().float())
 
 
-def test_nothing_is_read_before_it_is_used(tmp_path, monkeypatch):
+@pytest.mark.parametrize("new", [True, False])
+def test_torch_never_reads_the_file(new, tmp_path, monkeypatch):
+    """So nothing in it can run, in any version of torch."""
     path = tmp_path / "model.pth"
-    torch.save({"a": WEIGHT}, path)
+    torch.save({"a": WEIGHT.t()}, path, _use_new_zipfile_serialization=new)
     monkeypatch.setattr(torch, "load", None)
-    assert open_weights(path).info["a"].shape == (4, 6)
+    monkeypatch.setattr(pickle, "Unpickler", None)
+    weights = open_weights(path)
+    assert weights.format == "pth" and weights.info["a"].shape == (6, 4)
+    assert torch.equal(weights.tensor("a"), WEIGHT.t())
+
+
+def test_tied_tensors_share_their_memory(tmp_path):
+    torch.save({"a": WEIGHT, "b": WEIGHT}, tmp_path / "model.pth")
+    weights = open_weights(tmp_path / "model.pth")
+    assert weights.tensor("a").data_ptr() == weights.tensor("b").data_ptr()
 
 
 def test_a_pickle_and_a_safetensors_file_hold_the_same(tmp_path):
@@ -83,4 +96,4 @@ def test_a_pickle_and_a_safetensors_file_hold_the_same(tmp_path):
     torch.save(state, tmp_path / "model.pth")
     save_file(state, tmp_path / "model.safetensors")
     ours, theirs = (open_weights(tmp_path / f"model.{suffix}") for suffix in ("pth", "safetensors"))
-    assert all(torch.equal(ours.read(name), theirs.read(name)) for name in state)
+    assert all(torch.equal(ours.tensor(name, transient=True), theirs.tensor(name, transient=True)) for name in state)

@@ -187,7 +187,7 @@ def stream(draw) -> dict[str, bytes]:
         for value in (serialization.MAGIC_NUMBER, serialization.PROTOCOL_VERSION, {"little_endian": True})
     ]
     parts += [draw(program(storages, True)), pickle.dumps(draw(st.permutations(list(storages))), 2)]
-    for key, (kind, count) in storages.items():
+    for kind, count in storages.values():
         parts += [struct.pack("<q", count), bytes(SIZES[kind] * count)]
     if draw(st.integers(0, 3)) == 0:
         at = draw(st.integers(0, len(parts) - 1))

@@ -48,7 +48,7 @@ _VALUES = [
     "a" * 2000,
 ]
 VALUES = st.sampled_from(_VALUES).map(copy.deepcopy)
-# The tensors that tell a part of the model apart, at small sizes; damage to their shapes reaches what infers a model's size.
+# The tensors that identify a part of the model, at small sizes; damage to their shapes reaches what infers its config.
 PARTS = [
     {
         "head.modulation": [1, 2, 128],

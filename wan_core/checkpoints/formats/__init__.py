@@ -1,10 +1,12 @@
 """Weight files: from bytes to `Weights`. Nothing outside this package knows how a file format works."""
 
+from .folder import checked_path, read_config, weight_files
 from .json_file import load_json
-from .open import checked_path, open_weights, read_config, weight_files
+from .open import SUFFIXES, open_weights
 from .weights import TensorInfo, Weights, from_state_dict
 
 __all__ = [
+    "SUFFIXES",
     "TensorInfo",
     "Weights",
     "checked_path",

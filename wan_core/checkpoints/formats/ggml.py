@@ -1,4 +1,4 @@
-"""The block formats of GGML: 32 or 256 weights share their scales.
+"""The block formats of GGML: a block of 32 or 256 weights shares its scales.
 
 Source: the structures and dequantize_row functions of ggml/src/ggml-quants.c.
 """
@@ -11,15 +11,15 @@ from torch import Tensor
 
 
 class BlockFormat(NamedTuple):
-    """`unpack` takes blocks (n, size) uint8 to weights (n, weights) float32."""
+    """One format; `dequantize` takes blocks (n, size) uint8 to weights (n, weights) float32."""
 
-    weights: int
-    size: int  # bytes
+    weights: int  # in a block
+    size: int  # bytes of a block
     dequantize: Callable[[Tensor], Tensor]
 
 
 def _half(block: Tensor, start: int) -> Tensor:
-    """The float16 at a byte, (n, 1) float32."""
+    """The float16 that starts at a byte, (n, 1) float32."""
     return block[:, start : start + 2].contiguous().view(torch.float16).float()
 
 
@@ -30,7 +30,7 @@ def _fields(packed: Tensor, bits: int) -> Tensor:
 
 
 def _nibbles(packed: Tensor) -> Tensor:
-    """(n, m) uint8 → (n, 2m): all low halves, then all high halves."""
+    """(n, m) uint8 → (n, 2m): all low nibbles, then all high ones."""
     return _fields(packed, 4).flatten(1)
 
 

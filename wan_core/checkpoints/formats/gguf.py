@@ -1,21 +1,21 @@
-"""GGUF files: a bounded pass over the header, then tensors mapped from the file.
+"""GGUF files: one bounded pass over the header; the tensors are memory-mapped by `Weights`.
 
 Source: docs/gguf.md of ggml. The `gguf` package is not used because it trusts what a header claims.
 """
 
+import functools
 import math
 import mmap
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
-from torch import Tensor
 
 from ...errors import CheckpointError
 from .ggml import FORMATS
 from .limits import LONGEST_NAME, MOST_DIMENSIONS, MOST_TENSORS
-from .mmap import map_bytes, view_bytes
+from .weights import TensorInfo, Weights
 
 _PLAIN = {
     0: torch.float32,
@@ -27,7 +27,7 @@ _PLAIN = {
     28: torch.float64,
     30: torch.bfloat16,
 }
-_PACKED = {
+_QUANTIZED = {
     2: "Q4_0",
     3: "Q4_1",
     6: "Q5_0",
@@ -39,7 +39,7 @@ _PACKED = {
     13: "Q5_K",
     14: "Q6_K",
 }
-_REFUSED = {
+_UNSUPPORTED = {
     9: "Q8_1",
     15: "Q8_K",
     16: "IQ2_XXS",
@@ -58,168 +58,37 @@ _ALIGNMENTS = tuple(str(2**n) for n in range(3, 13))
 _LONGEST_ARRAY = 2_000_000  # strings; the vocabulary of umT5 has 256,384
 
 
-class GGUFTensor(NamedTuple):
-    """`dtype` and `shape` (slowest dimension first) as they are after unpacking, but uint8 for a packed tensor."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    qtype: str  # a key of blocks.FORMATS, or ""
-    offset: int  # in the file
-    size: int  # bytes
-
-
-class GGUF:
-    """A GGUF file.
-
-    Attributes:
-        tensors: name → GGUFTensor.
-        metadata: the strings and numbers of the header, as strings.
-    Raises:
-        CheckpointError: not GGUF, a version or a format that is not supported, truncated, or damaged.
+def read_gguf(path: Path, file: BinaryIO) -> Weights:
     """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.metadata: dict[str, str] = {}
-        self._arrays: dict[str, tuple[int, int, int]] = {}  # key → type of its elements, their number, where they start
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            cursor = _Cursor(path, view)
-            self.tensors = self._read_header(cursor)
-        self._whole: Tensor | None = None
-
-    def __getitem__(self, name: str) -> Tensor:
-        """The tensor as it lies in the file; a packed one as uint8 (blocks, bytes of a block)."""
-        if self._whole is None:
-            self._whole = map_bytes(self.path, 0, self.path.stat().st_size)
-        tensor = self.tensors[name]
-        return _view(self._whole[tensor.offset : tensor.offset + tensor.size], tensor)
-
-    def read(self, name: str) -> Tensor:
-        """The same through a mapping of its own."""
-        tensor = self.tensors[name]
-        return _view(map_bytes(self.path, tensor.offset, tensor.size), tensor)
-
-    def array(self, key: str) -> list | None:
-        """A list of strings or numbers from the metadata, or None."""
-        if key not in self._arrays:
-            return None
-        kind, count, start = self._arrays[key]
-        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            cursor = _Cursor(self.path, view, start)
-            return [cursor.string() if kind == _STRING else cursor.number(_NUMBERS[kind]) for _ in range(count)]
-
-    def _read_header(self, cursor: "_Cursor") -> dict[str, GGUFTensor]:
-        if cursor.take(4) != b"GGUF":
-            raise cursor.damaged("other bytes than GGUF at its start")
-        version = cursor.number("I")
-        if version not in (2, 3):
-            order = ", or one of big-endian order" if version > 0xFFFF else ""
-            raise CheckpointError(
-                f"{self.path} is GGUF version {version}{order}", "version 2 or 3", "Use a newer file of the model"
-            )
-        tensors, entries = cursor.number("Q"), cursor.number("Q")
-        if max(tensors, entries) > MOST_TENSORS:
-            raise cursor.damaged(f"{tensors:,} tensors and {entries:,} metadata entries")
-        for _ in range(entries):
-            self._read_entry(cursor)
-        raw = [self._read_tensor(cursor) for _ in range(tensors)]
-        alignment = self.metadata.get("general.alignment", "32")
-        if alignment not in _ALIGNMENTS:
-            raise cursor.damaged(f"an alignment of {alignment[:20]}")
-        return self._place(cursor, raw, int(alignment))
-
-    def _read_entry(self, cursor: "_Cursor") -> None:
-        key, kind = cursor.string(LONGEST_NAME), cursor.number("I")
-        if key in self.metadata or key in self._arrays:
-            raise cursor.damaged(f"the metadata {key!r} twice")
-        if kind == _STRING:
-            self.metadata[key] = cursor.string()
-        elif kind in _NUMBERS:
-            self.metadata[key] = str(cursor.number(_NUMBERS[kind]))
-        elif kind == _ARRAY:
-            of, count = cursor.number("I"), cursor.number("Q")
-            if of not in _NUMBERS and of != _STRING:
-                raise cursor.damaged(f"an array of type {of} under {key!r}")
-            self._arrays[key] = of, count, cursor.position
-            if of != _STRING:
-                cursor.skip(count * struct.calcsize("<" + _NUMBERS[of]))
-                return
-            if count > _LONGEST_ARRAY:
-                raise cursor.damaged(f"{count:,} strings under {key!r}")
-            for _ in range(count):
-                cursor.skip(cursor.number("Q"))
-        else:
-            raise cursor.damaged(f"metadata of type {kind} under {key!r}")
-
-    def _read_tensor(self, cursor: "_Cursor") -> tuple[str, tuple[int, ...], int, int]:
-        """Name, shape with the slowest dimension first, type, offset from the start of the data."""
-        name, dimensions = cursor.string(LONGEST_NAME), cursor.number("I")
-        if dimensions > MOST_DIMENSIONS:
-            raise cursor.damaged(f"{name!r} with {dimensions} dimensions")
-        shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
-        if 0 in shape:
-            raise cursor.damaged(f"{name!r} of shape {shape}")
-        return name, shape, cursor.number("I"), cursor.number("Q")
-
-    def _place(self, cursor: "_Cursor", raw: list, alignment: int) -> dict[str, GGUFTensor]:
-        """The tensors, checked to lie one behind the other and to fill the file."""
-        start = end = _aligned(cursor.position, alignment)
-        found: dict[str, GGUFTensor] = {}
-        for name, shape, kind, offset in sorted(raw, key=lambda entry: entry[3]):
-            if name in found:
-                raise cursor.damaged(f"the tensor {name!r} twice")
-            if kind in _REFUSED:
-                raise CheckpointError(
-                    f"{self.path} has {_REFUSED[kind]} tensors, such as {name}",
-                    "F32, F16, BF16, " + ", ".join(FORMATS),
-                    "Use another file of the same model, such as its Q4_K_M",
-                )
-            if kind not in _PLAIN and kind not in _PACKED:
-                raise cursor.damaged(f"{name!r} of the unknown type {kind}")
-            size = self._bytes(cursor, name, shape, kind)
-            if start + offset != end:
-                raise cursor.damaged(f"{name!r} at byte {start + offset:,} where {end:,} is next")
-            if end + size > cursor.size:
-                raise cursor.damaged(f"{cursor.size:,} bytes, too few for {name!r}")
-            qtype = _PACKED.get(kind, "")
-            found[name] = GGUFTensor(
-                _PLAIN.get(kind, torch.uint8), self._original_shape(cursor, name, shape), qtype, end, size
-            )
-            end = _aligned(end + size, alignment)
-        if end < cursor.size:
-            raise cursor.damaged(f"{cursor.size:,} bytes where its header describes {end:,}")
-        return found
-
-    @staticmethod
-    def _bytes(cursor: "_Cursor", name: str, shape: tuple[int, ...], kind: int) -> int:
-        values = math.prod(shape)
-        if kind in _PLAIN:
-            return values * _PLAIN[kind].itemsize
-        block = FORMATS[_PACKED[kind]]
-        if not shape or shape[-1] % block.weights:
-            raise cursor.damaged(f"{name!r} of shape {shape}, which is no whole number of {_PACKED[kind]} blocks")
-        return values // block.weights * block.size
-
-    def _original_shape(self, cursor: "_Cursor", name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape before a converter flattened it, as ComfyUI's converter notes it down."""
-        key = f"comfy.gguf.orig_shape.{name}"
-        if key not in self._arrays:
-            return shape
-        original = tuple(self.array(key)) if self._arrays[key][1] <= MOST_DIMENSIONS else ()
-        if not all(isinstance(size, int) and size >= 0 for size in original) or math.prod(original) != math.prod(shape):
-            raise cursor.damaged(f"{name!r} of shape {shape} and an original shape of {original}")
-        return original
+    Raises:
+        CheckpointError: not GGUF, a version or a tensor type that is not supported, truncated, or damaged.
+    """
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        header = _Header(_Cursor(path, view))
+        arrays: dict[str, Any] = {
+            key: functools.partial(_read_array, path, array) for key, array in header.arrays.items()
+        }
+        return Weights(header.tensors, str(path), len(view), "gguf", header.metadata, arrays)
 
 
-def _view(data: Tensor, tensor: GGUFTensor) -> Tensor:
-    """Bytes (size,) as the tensor's numbers, or as its blocks."""
-    if tensor.qtype:
-        return data.view(-1, FORMATS[tensor.qtype].size)
-    return view_bytes(data, tensor.dtype, tensor.shape)
+class _Array(NamedTuple):
+    """A metadata array that stays in the file."""
+
+    type: int  # of its elements
+    length: int
+    start: int  # in the file
 
 
-def _aligned(position: int, alignment: int) -> int:
-    return -(-position // alignment) * alignment
+class _TensorEntry(NamedTuple):
+    name: str
+    shape: tuple[int, ...]  # slowest dimension first
+    type: int
+    offset: int  # from the start of the data
+
+
+def _read_array(path: Path, array: _Array) -> list:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        return _Cursor(path, view, array.start).elements(array)
 
 
 class _Cursor:
@@ -246,5 +115,136 @@ class _Cursor:
             raise self.damaged(f"a string of {length:,} bytes in its header")
         return self.take(length).decode("utf-8", "replace")
 
+    def elements(self, array: _Array) -> list:
+        """Of an array at the cursor's position."""
+        if array.type == _STRING:
+            return [self.string() for _ in range(array.length)]
+        return [self.number(_NUMBERS[array.type]) for _ in range(array.length)]
+
     def damaged(self, what: str) -> CheckpointError:
         return CheckpointError(f"{self.path} is damaged: it has {what}", "a complete GGUF file", "Download it again")
+
+
+class _Header:
+    """What a header says.
+
+    Attributes:
+        metadata: its strings and numbers, as strings.
+        arrays: where its arrays are.
+        tensors: checked to lie one behind the other and to fill the file.
+    """
+
+    def __init__(self, cursor: _Cursor):
+        self._cursor = cursor
+        self.metadata: dict[str, str] = {}
+        self.arrays: dict[str, _Array] = {}
+        if cursor.take(4) != b"GGUF":
+            raise cursor.damaged("other bytes than GGUF at its start")
+        version = cursor.number("I")
+        if version not in (2, 3):
+            order = ", or one of big-endian order" if version > 0xFFFF else ""
+            raise CheckpointError(
+                f"{cursor.path} is GGUF version {version}{order}", "version 2 or 3", "Use a newer file of the model"
+            )
+        tensors, entries = cursor.number("Q"), cursor.number("Q")
+        if max(tensors, entries) > MOST_TENSORS:
+            raise cursor.damaged(f"{tensors:,} tensors and {entries:,} metadata entries")
+        for _ in range(entries):
+            self._read_metadata()
+        self.tensors = self._locate([self._read_tensor() for _ in range(tensors)])
+
+    def _read_metadata(self) -> None:
+        cursor = self._cursor
+        key, type_ = cursor.string(LONGEST_NAME), cursor.number("I")
+        if key in self.metadata or key in self.arrays:
+            raise cursor.damaged(f"the metadata {key!r} twice")
+        if type_ == _STRING:
+            self.metadata[key] = cursor.string()
+        elif type_ in _NUMBERS:
+            self.metadata[key] = str(cursor.number(_NUMBERS[type_]))
+        elif type_ == _ARRAY:
+            self._skip_array(key)
+        else:
+            raise cursor.damaged(f"metadata of type {type_} under {key!r}")
+
+    def _skip_array(self, key: str) -> None:
+        cursor = self._cursor
+        array = _Array(cursor.number("I"), cursor.number("Q"), cursor.position)
+        if array.type not in _NUMBERS and array.type != _STRING:
+            raise cursor.damaged(f"an array of type {array.type} under {key!r}")
+        self.arrays[key] = array
+        if array.type != _STRING:
+            cursor.skip(array.length * struct.calcsize("<" + _NUMBERS[array.type]))
+            return
+        if array.length > _LONGEST_ARRAY:
+            raise cursor.damaged(f"{array.length:,} strings under {key!r}")
+        for _ in range(array.length):
+            cursor.skip(cursor.number("Q"))
+
+    def _read_tensor(self) -> _TensorEntry:
+        cursor = self._cursor
+        name, dimensions = cursor.string(LONGEST_NAME), cursor.number("I")
+        if dimensions > MOST_DIMENSIONS:
+            raise cursor.damaged(f"{name!r} with {dimensions} dimensions")
+        shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
+        if 0 in shape:
+            raise cursor.damaged(f"{name!r} of shape {shape}")
+        return _TensorEntry(name, shape, cursor.number("I"), cursor.number("Q"))
+
+    def _locate(self, entries: list[_TensorEntry]) -> dict[str, TensorInfo]:
+        cursor, alignment = self._cursor, self.metadata.get("general.alignment", "32")
+        if alignment not in _ALIGNMENTS:
+            raise cursor.damaged(f"an alignment of {alignment[:20]}")
+        start = end = _aligned(cursor.position, int(alignment))
+        found: dict[str, TensorInfo] = {}
+        for entry in sorted(entries, key=lambda entry: entry.offset):
+            if entry.name in found:
+                raise cursor.damaged(f"the tensor {entry.name!r} twice")
+            size = self._size(entry)
+            if start + entry.offset != end:
+                raise cursor.damaged(f"{entry.name!r} at byte {start + entry.offset:,} where {end:,} is next")
+            if end + size > cursor.size:
+                raise cursor.damaged(f"{cursor.size:,} bytes, too few for {entry.name!r}")
+            dtype, qtype = _PLAIN.get(entry.type, torch.uint8), _QUANTIZED.get(entry.type, "")
+            found[entry.name] = TensorInfo(dtype, self._original_shape(entry), cursor.path, end, size, qtype)
+            end = _aligned(end + size, int(alignment))
+        if end < cursor.size:
+            raise cursor.damaged(f"{cursor.size:,} bytes where its header describes {end:,}")
+        return found
+
+    def _size(self, entry: _TensorEntry) -> int:
+        """Bytes of a tensor."""
+        name, shape, type_, _ = entry
+        if type_ in _PLAIN:
+            return math.prod(shape) * _PLAIN[type_].itemsize
+        if type_ in _UNSUPPORTED:
+            raise CheckpointError(
+                f"{self._cursor.path} has {_UNSUPPORTED[type_]} tensors, such as {name}",
+                "F32, F16, BF16, " + ", ".join(FORMATS),
+                "Use another file of the same model, such as its Q4_K_M",
+            )
+        if type_ not in _QUANTIZED:
+            raise self._cursor.damaged(f"{name!r} of the unknown type {type_}")
+        block = FORMATS[_QUANTIZED[type_]]
+        if not shape or shape[-1] % block.weights:
+            raise self._cursor.damaged(
+                f"{name!r} of shape {shape}, which is no whole number of {_QUANTIZED[type_]} blocks"
+            )
+        return math.prod(shape) // block.weights * block.size
+
+    def _original_shape(self, entry: _TensorEntry) -> tuple[int, ...]:
+        """The shape before a converter flattened it, as ComfyUI's converter records it."""
+        array = self.arrays.get(f"comfy.gguf.orig_shape.{entry.name}")
+        if array is None:
+            return entry.shape
+        self._cursor.position = array.start
+        original = tuple(self._cursor.elements(array)) if array.length <= MOST_DIMENSIONS else ()
+        if not all(isinstance(size, int) and size >= 0 for size in original) or math.prod(original) != math.prod(
+            entry.shape
+        ):
+            raise self._cursor.damaged(f"{entry.name!r} of shape {entry.shape} and an original shape of {original}")
+        return original
+
+
+def _aligned(position: int, alignment: int) -> int:
+    return -(-position // alignment) * alignment

@@ -1,8 +1,7 @@
-"""JSON from files that anybody may have written."""
+"""JSON objects from files that anybody may have written."""
 
 import json
 import math
-import os
 from pathlib import Path
 
 from ...errors import CheckpointError
@@ -10,7 +9,7 @@ from .limits import LARGEST_HEADER
 
 
 def parse_object(raw: bytes) -> dict:
-    """An object that says everything once, in UTF-8, with numbers that are numbers.
+    """A JSON object in UTF-8 with unique names and finite numbers.
 
     Raises:
         ValueError: with what is wrong.
@@ -38,7 +37,7 @@ def load_json(path: Path) -> dict:
         CheckpointError: no JSON object.
     """
     try:
-        if not os.path.isfile(path):  # a named pipe would be waited for
+        if not path.is_file():  # opening a named pipe would block
             raise ValueError("no file")
         with path.open("rb") as file:
             return parse_object(file.read(LARGEST_HEADER + 1))

@@ -1,15 +1,18 @@
-"""Sizes that no file of this family comes near. They are held before anything is allocated for what a file claims."""
+"""Upper limits that no weight file of this model family comes near, checked before a header's claims cost memory."""
 
-LARGEST_HEADER = 6_000_000  # bytes of JSON or pickle; Python holds up to 35 times as much. Wan's own stay below 0.5 MB
+import math
+
+LARGEST_HEADER = 6_000_000  # bytes of JSON or pickle; as Python objects up to 35 times as much. Wan's are below 0.5 MB
 MOST_TENSORS = 50_000  # Wan's largest files have about 4,000
 MOST_DIMENSIONS = 8
-LARGEST_DIMENSION = 2**63 - 1
+LARGEST = 2**63 - 1  # of any number that torch is given
 LONGEST_NAME = 1024  # bytes
 
 
 def check_tensor(name: str, shape) -> None:
-    """Raises ValueError where a name or a shape is none that a tensor can have."""
+    """Raises ValueError for a name or a shape that no tensor can have."""
     if not name or len(name.encode()) > LONGEST_NAME:
         raise ValueError(f"a tensor whose name is {len(name):,} characters long")
-    if len(shape) > MOST_DIMENSIONS or not all(type(size) is int and 0 <= size <= LARGEST_DIMENSION for size in shape):
+    possible = len(shape) <= MOST_DIMENSIONS and all(type(size) is int and size >= 0 for size in shape)
+    if not possible or math.prod(filter(None, shape)) > LARGEST:  # torch multiplies sizes even where one is 0
         raise ValueError(f"{name!r} of an impossible shape")

@@ -1,65 +1,76 @@
-"""Named tensors of a model part, known by their headers and read when they are used."""
+"""Named tensors of one model part: names, shapes and dtypes come from the headers, the numbers are memory-mapped."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from .mmap import map_bytes, view_bytes
+from .ggml import FORMATS
+from .mmap import map_bytes
 
 
 class TensorInfo(NamedTuple):
-    """What a header says of one tensor."""
+    """What a header says about one tensor.
+
+    Attributes:
+        dtype, shape: of the tensor; with a GGML `qtype`, uint8 and the shape that it is dequantized to.
+        file: the file that holds it; None for a tensor in memory.
+        offset, nbytes: where its bytes are in that file.
+        qtype: how its numbers are quantized, such as "Q4_K" or "float8_e4m3fn"; "" for plain numbers.
+        stride: in elements; None for a contiguous tensor.
+    """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
-    file: Path | None = None  # None: not in a safetensors file
-    offset: int = 0  # where it starts in that file
-    qtype: str = ""  # of tensors whose bytes are no plain numbers, such as "Q4_K"; `shape` is the unpacked one
+    file: Path | None = None
+    offset: int = 0
+    nbytes: int = 0
+    qtype: str = ""
+    stride: tuple[int, ...] | None = None
 
     @property
     def parameters(self) -> int:
         return math.prod(self.shape)
 
-    @property
-    def size(self) -> int:
-        """Bytes in a safetensors file."""
-        return self.parameters * self.dtype.itemsize
 
-
+@dataclass(frozen=True, eq=False)
 class Weights:
     """Named tensors of one model part, from a file, several shards or a state dict.
 
     Attributes:
         info: name → TensorInfo; known without reading any tensor.
-        metadata: strings from the headers.
         source: the path, for messages.
         size: bytes on disk, or in memory for a state dict.
-        scales: name of a packed weight → what its numbers are multiplied with.
+        format: safetensors | gguf | pth | memory.
+        metadata: strings from the headers.
+        arrays: lists from the headers, each read when it is called; see `metadata_array`.
+        memory: the tensors themselves that are not in a file.
+        scales: name of a quantized weight → what its numbers are multiplied with.
     """
 
-    def __init__(self, info: Mapping[str, TensorInfo], places: Mapping, metadata, source: str, size: int):
-        self.info, self.metadata, self.source, self.size = dict(info), dict(metadata), source, size
-        # Of tensors that are not in safetensors files: name → (the mapping they are in, their name there).
-        self._places = dict(places)
-        self._open: dict[Path, Tensor] = {}
-        self.scales: dict[str, Tensor] = {}
-        suffix = Path(source).suffix.lower().lstrip(".")
-        self.format = "pth" if suffix in ("pt", "bin", "ckpt") else suffix
+    info: dict[str, TensorInfo]
+    source: str
+    size: int
+    format: str
+    metadata: dict[str, str] = field(default_factory=dict)
+    arrays: dict[str, Callable[[], list]] = field(default_factory=dict)
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    scales: dict[str, Tensor] = field(default_factory=dict)
+    _mappings: dict[Path, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def joined(cls, parts: Sequence["Weights"], source: str) -> "Weights":
-        """Files with different names in them, as one."""
-        info, places, metadata = {}, {}, {}
-        for part in parts:
-            info |= part.info
-            places |= part._places
-            metadata |= part.metadata
-        return cls(info, places, metadata, source, sum(part.size for part in parts))
+        """Shards with different names in them, as one."""
+        merged: dict[str, Any] = {
+            name: {key: value for part in parts for key, value in getattr(part, name).items()}
+            for name in ("info", "metadata", "arrays", "memory")
+        }
+        return cls(source=source, size=sum(part.size for part in parts), format=parts[0].format, **merged)
 
     def __contains__(self, name: str) -> bool:
         return name in self.info
@@ -75,41 +86,35 @@ class Weights:
             raise CheckpointError(f"{self.source} {what} {name}", "a complete checkpoint", "Download it again")
         return found
 
-    def mapped(self, name: str) -> Tensor:
-        """The tensor as it lies in the file; its pages are read when it is used."""
-        info = self.info[name]
-        if info.file is None:
-            source, stored = self._places[name]
-            return source[stored]
-        if info.file not in self._open:
-            self._open[info.file] = map_bytes(info.file, 0, info.file.stat().st_size)
-        return view_bytes(self._open[info.file][info.offset : info.offset + info.size], info.dtype, info.shape)
-
-    def read(self, name: str) -> Tensor:
-        """The tensor through a mapping of its own, so that its pages are given back together with it."""
-        info = self.info[name]
-        if info.file is None:
-            source, stored = self._places[name]
-            return getattr(source, "read", source.__getitem__)(stored)
-        return view_bytes(map_bytes(info.file, info.offset, info.size), info.dtype, info.shape)
-
     def tensor(self, name: str, *, transient: bool = False) -> Tensor:
-        """The tensor, memory-mapped; a transient one through a mapping of its own."""
-        return self.read(name) if transient else self.mapped(name)
+        """The tensor, memory-mapped from its file; one in a GGML format as blocks (n, bytes of a block) uint8.
+
+        Args:
+            transient: map its bytes on their own, so that the pages are given back with the tensor. Else all tensors
+                of a file share one mapping, and the pages stay in memory as long as any of them lives.
+        """
+        info = self.info[name]
+        if info.file is None:
+            return self.memory[name]
+        if transient:
+            return _view(map_bytes(info.file, info.offset, info.nbytes), info)
+        if info.file not in self._mappings:
+            self._mappings[info.file] = map_bytes(info.file)
+        data = self._mappings[info.file][info.offset : info.offset + info.nbytes]
+        if data.numel() != info.nbytes:
+            raise CheckpointError(f"{info.file} has become shorter", "the file as it was a moment ago")
+        return _view(data, info)
 
     def metadata_array(self, key: str) -> list | None:
         """A list of strings or numbers from the header, or None."""
-        file = next((file for file, _ in self._places.values()), None)
-        return file.array(key) if file is not None and hasattr(file, "array") else None
+        return self.arrays[key]() if key in self.arrays else None
 
     def renamed(self, names: Mapping[str, str]) -> "Weights":
         """Only the tensors in `names` (ours → theirs), under our names."""
-        return Weights(
-            {ours: self.info[theirs] for ours, theirs in names.items()},
-            {ours: self._places[theirs] for ours, theirs in names.items() if theirs in self._places},
-            self.metadata,
-            self.source,
-            self.size,
+        return replace(
+            self,
+            info={ours: self.info[theirs] for ours, theirs in names.items()},
+            memory={ours: self.memory[theirs] for ours, theirs in names.items() if theirs in self.memory},
         )
 
 
@@ -119,4 +124,14 @@ def from_state_dict(state: Mapping[str, Tensor], source: str = "the state dict")
         raise CheckpointError(f"{source} has a {type(state[wrong]).__name__} under {wrong!r}", "tensors alone")
     state = {name: t.detach() for name, t in state.items()}
     info = {name: TensorInfo(t.dtype, tuple(t.shape)) for name, t in state.items()}
-    return Weights(info, {name: (state, name) for name in info}, {}, source, sum(t.nbytes for t in state.values()))
+    return Weights(info, source, sum(t.nbytes for t in state.values()), "memory", memory=state)
+
+
+def _view(data: Tensor, info: TensorInfo) -> Tensor:
+    """Bytes (n,) uint8 as the tensor; copied where they do not start at a multiple of the number's size."""
+    if info.qtype in FORMATS:
+        return data.view(-1, FORMATS[info.qtype].size)
+    if data.storage_offset() % info.dtype.itemsize or data.data_ptr() % info.dtype.itemsize:
+        data = data.clone()
+    numbers = data.view(info.dtype)
+    return numbers.view(info.shape) if info.stride is None else numbers.as_strided(info.shape, info.stride)

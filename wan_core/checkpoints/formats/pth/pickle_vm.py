@@ -1,7 +1,7 @@
-"""A pickle is a program. This runs one on a machine that knows numbers, strings, containers and descriptions of tensors.
+"""Pickles are programs. This virtual machine knows numbers, strings, containers and descriptions of tensors.
 
-It has the instructions of torch's weights-only reader and calls nothing, so a program that passes here is known to
-make tensors and nothing else, and their sizes are known before torch makes them.
+It has the instructions that torch writes into state dicts and calls nothing from the file; sizes are known before
+anything is allocated for them.
 """
 
 import pickletools
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-from ..limits import LARGEST_DIMENSION, check_tensor
+from ..limits import LARGEST
 from ..safetensors import DTYPES
 
 _MOST_INSTRUCTIONS = 500_000  # a tensor takes about 40
@@ -35,19 +35,19 @@ _DTYPES = {str(dtype).replace(".", " "): dtype for dtype in DTYPES.values()}
 
 
 class Storage(NamedTuple):
-    """Numbers in the file."""
+    """A run of numbers in the file."""
 
     key: str
     dtype: torch.dtype
-    count: int
+    numel: int
 
     @property
-    def size(self) -> int:
-        return self.count * self.dtype.itemsize
+    def nbytes(self) -> int:
+        return self.numel * self.dtype.itemsize
 
 
 class TensorView(NamedTuple):
-    """A tensor: which numbers of a storage it shows."""
+    """A tensor: which numbers of a storage it shows; offset and stride in elements."""
 
     storage: Storage
     dtype: torch.dtype
@@ -60,13 +60,13 @@ class _Global(str):
     """The name of something in Python, as "module name"."""
 
 
-def run(file: BinaryIO) -> tuple[Any, list[Storage]]:
+def interpret(file: BinaryIO) -> tuple[Any, list[Storage]]:
     """What the pickle at the file's position makes, and the storages it names; the position is then behind it.
 
     Raises:
         ValueError: with the first instruction that no plain state dict needs, or that makes no sense.
     """
-    machine = _PickleVM()
+    machine = PickleVM()
     try:
         for count, (instruction, argument, _) in enumerate(pickletools.genops(file)):
             if count >= _MOST_INSTRUCTIONS:
@@ -76,42 +76,18 @@ def run(file: BinaryIO) -> tuple[Any, list[Storage]]:
             if instruction.name not in _INSTRUCTIONS:
                 raise ValueError(f"the instruction {instruction.name}")
             _INSTRUCTIONS[instruction.name](machine, argument)
-    except (IndexError, KeyError, TypeError) as error:  # an empty stack, an unknown note, too few arguments
-        raise ValueError("a program that makes no sense") from error
-    raise ValueError("a program without an end")
+    except (IndexError, KeyError, TypeError) as error:  # an empty stack, an empty memo slot, too few arguments
+        raise ValueError("a pickle that makes no sense") from error
+    raise ValueError("a pickle without an end")
 
 
-def named_tensors(state: Any) -> dict[str, TensorView]:
-    """The tensors of a state dict, checked to lie in their storages and to have numbers of their own."""
-    found = state if isinstance(state, dict) else {}
-    tensors = {name: value for name, value in found.items() if type(name) is str and type(value) is TensorView}
-    for name, tensor in tensors.items():
-        check_tensor(name, tensor.shape)
-        _check_view(name, tensor)
-    return tensors
+class PickleVM:
+    """The stack, the stacks below its marks, and the memo of a pickle."""
 
-
-def _check_view(name: str, tensor: TensorView) -> None:
-    if len(tensor.stride) != len(tensor.shape) or not all(type(step) is int and step >= 0 for step in tensor.stride):
-        raise ValueError(f"{name!r} with impossible strides")
-    if 0 in tensor.shape:
-        return
-    reach = 1  # of the storage's numbers from the tensor's first on: how many the dimensions so far span
-    for step, size in sorted((step, size) for step, size in zip(tensor.stride, tensor.shape) if size > 1):
-        if step < reach:
-            raise ValueError(f"{name!r} of shape {tensor.shape}, more than it holds")
-        reach += step * (size - 1)
-    if (tensor.offset + reach) * tensor.dtype.itemsize > tensor.storage.size:
-        raise ValueError(f"{name!r} of shape {tensor.shape}, more than it holds")
-
-
-class _PickleVM:
-    """Stack, marks and notes, as in torch's `_weights_only_unpickler`."""
-
-    def __init__(self):
+    def __init__(self) -> None:
         self.stack: list = []
         self.marked: list[list] = []
-        self.notes: dict[int, Any] = {}
+        self.memo: dict[int, Any] = {}
         self.storages: dict[str, Storage] = {}
 
     def push(self, value) -> None:
@@ -139,8 +115,8 @@ class _PickleVM:
     def tuple(self, count: int) -> None:
         self.push(tuple(self.take(count)))
 
-    def note(self, place: int) -> None:
-        self.notes[place] = self.stack[-1]
+    def memoize(self, slot: int) -> None:
+        self.memo[slot] = self.stack[-1]
 
     def extend(self, items: list) -> None:
         if type(self.stack[-1]) is not list:
@@ -150,8 +126,9 @@ class _PickleVM:
     def set_items(self, items: list) -> None:
         if type(self.stack[-1]) not in (dict, OrderedDict) or len(items) % 2:
             raise TypeError
-        for key, value in zip(items[::2], items[1::2]):
-            if type(key) is not str and not (type(key) is int and abs(key) < 2**32):  # others may have slow hashes
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Hashing nested tuples can take for ever or overflow the stack, and large integers can share one hash.
+            if type(key) is not str and not (type(key) is int and abs(key) < 2**32):
                 raise ValueError("a key that is no name")
             self.stack[-1][key] = value
 
@@ -172,14 +149,14 @@ class _PickleVM:
             raise ValueError("attributes of something else than a state dict")
 
     def storage(self, _) -> None:
-        """("storage", type, key, device, count); files from before torch 1.6 add a view that nothing writes any more."""
+        """("storage", type, key, device, count), and before torch 1.6 a view, which nothing writes any more."""
         kind, type_, key, device, count, *view = self.stack.pop()
         if (type(kind), type(key), type(device), type(count)) != (str, str, str, int) or kind != "storage":
             raise TypeError
         if (
             type(type_) is not _Global
             or type_ not in _STORAGES
-            or not 0 <= count <= LARGEST_DIMENSION
+            or not 0 <= count <= LARGEST
             or view not in ([], [None])
         ):
             raise ValueError("an impossible storage")
@@ -215,15 +192,15 @@ _CALLS: Mapping[str, Callable] = {
     "torch._utils _rebuild_parameter": _parameter,
 }
 _INSTRUCTIONS: Mapping[str, Callable] = {
-    "PROTO": _PickleVM.protocol,
-    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"), _PickleVM.push),
+    "PROTO": PickleVM.protocol,
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"), PickleVM.push),
     "NONE": lambda machine, _: machine.push(None),
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),
     "EMPTY_DICT": lambda machine, _: machine.push({}),
     "EMPTY_LIST": lambda machine, _: machine.push([]),
     "EMPTY_TUPLE": lambda machine, _: machine.push(()),
-    "MARK": _PickleVM.mark,
+    "MARK": PickleVM.mark,
     "TUPLE": lambda machine, _: machine.push(tuple(machine.since_mark())),
     "TUPLE1": lambda machine, _: machine.tuple(1),
     "TUPLE2": lambda machine, _: machine.tuple(2),
@@ -232,10 +209,10 @@ _INSTRUCTIONS: Mapping[str, Callable] = {
     "APPENDS": lambda machine, _: machine.extend(machine.since_mark()),
     "SETITEM": lambda machine, _: machine.set_items(machine.take(2)),
     "SETITEMS": lambda machine, _: machine.set_items(machine.since_mark()),
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _PickleVM.note),
-    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda machine, place: machine.push(machine.notes[place])),
-    "GLOBAL": _PickleVM.name,
-    "REDUCE": _PickleVM.call,
-    "BUILD": _PickleVM.attribute,
-    "BINPERSID": _PickleVM.storage,
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), PickleVM.memoize),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda machine, slot: machine.push(machine.memo[slot])),
+    "GLOBAL": PickleVM.name,
+    "REDUCE": PickleVM.call,
+    "BUILD": PickleVM.attribute,
+    "BINPERSID": PickleVM.storage,
 }

@@ -1,0 +1,72 @@
+"""Weights, whatever file they come from."""
+
+import gguf
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.support.layouts import write_gguf
+from wan_core.checkpoints.formats import Weights, from_state_dict, open_weights
+from wan_core.errors import CheckpointError
+
+STATE = {"a": torch.arange(64.0).view(2, 32), "b": torch.ones(3, dtype=torch.bfloat16)}
+
+
+@pytest.fixture(params=["safetensors", "gguf", "pth", "memory"])
+def weights(request, tmp_path) -> Weights:
+    path = tmp_path / f"model.{request.param}"
+    match request.param:
+        case "safetensors":
+            save_file(STATE, path)
+        case "gguf":
+            write_gguf(path, STATE, lambda name, t: "F32" if name == "a" else "BF16")
+        case "pth":
+            torch.save(STATE, path)
+        case "memory":
+            return from_state_dict(STATE)
+    return open_weights(path)
+
+
+def test_every_format_gives_the_same_tensors(weights, request):
+    assert weights.format == request.node.callspec.params["weights"]
+    assert {name: (info.dtype, info.shape) for name, info in weights.info.items()} == {
+        name: (t.dtype, tuple(t.shape)) for name, t in STATE.items()
+    }
+    for name, tensor in STATE.items():
+        assert torch.equal(weights.tensor(name), tensor)
+        assert torch.equal(weights.tensor(name, transient=True), tensor)
+
+
+def test_renaming_keeps_format_and_tensors(weights):
+    renamed = weights.renamed({"x": "a"})
+    assert list(renamed) == ["x"] and renamed.format == weights.format
+    assert torch.equal(renamed.tensor("x"), STATE["a"])
+    assert renamed.tensor("x").data_ptr() == weights.tensor("a").data_ptr(), "one mapping"
+
+
+def test_a_change_in_place_never_reaches_the_file(weights):
+    if weights.format == "memory":
+        pytest.skip("no file")
+    weights.tensor("a").zero_()
+    assert torch.equal(open_weights(weights.source).tensor("a"), STATE["a"])
+
+
+@pytest.mark.parametrize("transient", [True, False])
+def test_a_file_that_is_cut_after_it_was_opened(tmp_path, transient):
+    save_file(STATE, tmp_path / "model.safetensors")
+    weights = open_weights(tmp_path / "model.safetensors")
+    data = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(data[:-200])
+    with pytest.raises(CheckpointError, match="as it was a moment ago"):
+        weights.tensor("a", transient=transient)
+
+
+def test_arrays_of_the_header(tmp_path):
+    def more(writer: gguf.GGUFWriter):
+        writer.add_array("words", ["one", "two"])
+        writer.add_array("numbers", [1.5, 2.5])
+
+    write_gguf(tmp_path / "model.gguf", STATE, lambda name, t: "F32", more=more)
+    weights = open_weights(tmp_path / "model.gguf")
+    assert weights.metadata_array("words") == ["one", "two"] and weights.metadata_array("numbers") == [1.5, 2.5]
+    assert weights.metadata_array("absent") is None and from_state_dict(STATE).metadata_array("words") is None
