@@ -1,7 +1,6 @@
 """Text encoders: ComfyUI's own umT5, of any width, from files that it reads itself and from GGUF."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import comfy.sd
@@ -14,11 +13,9 @@ from ...wan_core.checkpoints.build import open_part
 from ...wan_core.checkpoints.formats.open import from_state_dict
 from ...wan_core.checkpoints.infer import infer_text
 from ...wan_core.checkpoints.key_maps import to_official
-from ...wan_core.checkpoints.tokenizer import gguf_tokenizer
-from ...wan_core.config import TextConfig
-from ...wan_core.errors import CheckpointError
+from ...wan_core.checkpoints.tokenizer import embedded_tokenizer
 from ...wan_core.text import clean
-from ...wan_core.text.encoder import hugging_face_names
+from ...wan_core.text.encoder import hugging_face_names, hugging_face_sizes
 from .files import load_file
 from .gguf import GGUFOps, quantized_state
 
@@ -65,10 +62,11 @@ def load_clip(path: str) -> comfy.sd.CLIP:
         CheckpointError: not a umT5 encoder, or without its tokenizer.
     """
     gguf = path.lower().endswith(".gguf")
-    official, proto, metadata = _read_gguf(path) if gguf else _read_safetensors(path)
+    official, metadata = _read_gguf(path) if gguf else _read_safetensors(path)
+    proto = embedded_tokenizer(path)  # after the weights: a file of another kind has no tokenizer either
     config = infer_text(from_state_dict(official, path))
     state = _hugging_face(official, config.layers)
-    options: dict[str, Any] = {f"{KEY}_model_config": _sizes(config), "dtype": QUANTISED}
+    options: dict[str, Any] = {f"{KEY}_model_config": hugging_face_sizes(config), "dtype": QUANTISED}
     if gguf:
         options["custom_operations"] = GGUFOps
     else:
@@ -86,30 +84,22 @@ def load_clip(path: str) -> comfy.sd.CLIP:
     return comfy.sd.CLIP(
         comfy.supported_models_base.ClipTarget(WanT5Tokenizer, TextEncoder),
         state_dict=[state],
-        tokenizer_data={"spiece_model": proto},
+        tokenizer_data={"spiece_model": torch.frombuffer(bytearray(proto), dtype=torch.uint8)},
         model_options=options,
         parameters=comfy.utils.calculate_parameters(state),
         disable_dynamic=gguf,
     )
 
 
-def _read_gguf(path: str) -> tuple[State, torch.Tensor, dict]:
-    """Tensors under official names, the tokenizer, and the metadata of the header."""
-    state = quantized_state(open_part(path, "text_encoder"))  # first: a file of another kind has no tokenizer either
-    return state, torch.frombuffer(bytearray(gguf_tokenizer(Path(path))), dtype=torch.uint8), {}
+def _read_gguf(path: str) -> tuple[State, dict]:
+    """Tensors under official names, and the metadata of the header."""
+    return quantized_state(open_part(path, "text_encoder")), {}
 
 
-def _read_safetensors(path: str) -> tuple[State, torch.Tensor, dict]:
+def _read_safetensors(path: str) -> tuple[State, dict]:
     """The same of ComfyUI's files."""
     state, metadata = load_file(path)
-    official = to_official("text_encoder", state, path)
-    if "spiece_model" not in state:
-        raise CheckpointError(
-            f"{path} holds no tokenizer",
-            "the tensor spiece_model, as in umt5_xxl_fp16.safetensors",
-            "Use the text encoder of Comfy-Org's Wan downloads",
-        )
-    return {ours: state[theirs] for ours, theirs in official.items()}, state["spiece_model"], metadata
+    return {ours: state[theirs] for ours, theirs in to_official("text_encoder", state, path).items()}, metadata
 
 
 def _hugging_face(state: State, layers: int) -> State:
@@ -117,18 +107,6 @@ def _hugging_face(state: State, layers: int) -> State:
     names = hugging_face_names(layers)
     split = {name: name.rpartition(".") for name in state}
     return {names.get(layer, layer) + dot + leaf: state[name] for name, (layer, dot, leaf) in split.items()}
-
-
-def _sizes(config: TextConfig) -> dict[str, int]:
-    """What differs from ComfyUI's umt5_config_xxl.json."""
-    return {
-        "d_model": config.dim,
-        "d_kv": config.dim_attn // config.heads,
-        "d_ff": config.ffn_dim,
-        "num_heads": config.heads,
-        "num_layers": config.layers,
-        "vocab_size": config.vocab,
-    }
 
 
 def encode(clip: comfy.sd.CLIP, text: str) -> list:

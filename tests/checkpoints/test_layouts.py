@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 from tests.support.layouts import state_of, write_comfyui_folder, write_layout
 from wan_core import WanPipeline
 from wan_core.checkpoints import find_model, inspect, load_dit, load_text_encoder, load_vae
+from wan_core.checkpoints.tokenizer import open_tokenizer
 from wan_core.config import PRESETS
 from wan_core.errors import CheckpointError, CheckpointNotFound
 from wan_core.testing import tiny_preset
-from wan_core.text import Tokenizer
 
 NAMES = ("t2v-a14b", "i2v-a14b", "ti2v-5b", "vace-a14b", "wan21-t2v-14b", "wan21-vace-14b")
 
@@ -32,7 +32,7 @@ def test_every_layout_holds_the_same_model(layout, name, official_folder, tmp_pa
         assert a.config == b.config, part
         assert all(torch.equal(t, b.state_dict()[key]) for key, t in a.state_dict().items()), part
     prompt = "a red circle 猫"
-    assert torch.equal(Tokenizer.open(official.tokenizer)(prompt)[0], Tokenizer.open(other.tokenizer)(prompt)[0])
+    assert torch.equal(open_tokenizer(official.tokenizer)(prompt)[0], open_tokenizer(other.tokenizer)(prompt)[0])
     assert other.boundary == (PRESETS[name].boundary if layout == "diffusers" else None)
 
 
@@ -130,7 +130,7 @@ def test_a_comfyui_text_encoder_without_its_tokenizer(official_folder, tmp_path)
     del state["spiece_model"]
     save_file(state, path)
     with pytest.raises(CheckpointError, match="holds no tokenizer.*spiece_model"):
-        Tokenizer.open(find_model(comfy).tokenizer)
+        open_tokenizer(find_model(comfy).tokenizer)
 
 
 def test_diffusers_index_that_contradicts_itself(official_folder, tmp_path):
@@ -172,7 +172,7 @@ def test_an_all_in_one_checkpoint_holds_every_part(official_folder, tmp_path):
     assert load_dit(found.high).config == tiny_preset("ti2v-5b").dit
     assert load_vae(found.vae).config == tiny_preset("ti2v-5b").vae
     assert load_text_encoder(found.text_encoder).config == tiny_preset("ti2v-5b").text
-    assert Tokenizer.open(found.tokenizer)("a cat")[0].shape[0] == 1
+    assert open_tokenizer(found.tokenizer)("a cat")[0].shape[0] == 1
 
 
 def test_inspect_of_something_else(tmp_path):

@@ -12,10 +12,10 @@ from scripts.demo_model.judge import fidelity, look, psnr
 from scripts.demo_model.train_vae import inside_psnr
 from wan_core import WanPipeline
 from wan_core.checkpoints import inspect, load_dit, load_text_encoder, load_vae
+from wan_core.checkpoints.tokenizer import open_tokenizer
 from wan_core.cli import OK, main
 from wan_core.config import NEGATIVE_PROMPT
 from wan_core.demo.release import DEMO_NUMBERS, FOLDER, TASKS, demo_model
-from wan_core.text import Tokenizer
 from wan_core.video import read_video, to_uint8
 
 QUICK = DEMO_NUMBERS | {"num_inference_steps": 10}
@@ -126,7 +126,7 @@ def test_the_single_files_for_comfyui_are_the_same_model(pipe, tmp_path):
     assert load_dit(files["wan2.2_i2v_low_noise_14B_fp16"]).config.in_channels == 36
     assert load_vae(files["wan_2.1_vae"]).config == pipe.vae.config
     assert load_text_encoder(files["umt5_xxl_fp16"]).config.dim == pipe.text_encoder.config.dim
-    assert torch.equal(Tokenizer.open(files["umt5_xxl_fp16"])("一个圆形")[0], pipe.tokenizer("一个圆形")[0])
+    assert torch.equal(open_tokenizer(files["umt5_xxl_fp16"])("一个圆形")[0], pipe.tokenizer("一个圆形")[0])
 
 
 def test_the_command_writes_a_clip_and_a_contact_sheet(tmp_path, capfd):

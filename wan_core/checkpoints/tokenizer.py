@@ -6,24 +6,43 @@ from pathlib import Path
 from ..errors import CheckpointError
 from ..text import Tokenizer
 from .formats.gguf import GGUF
+from .formats.open import open_weights
 
 
 def open_tokenizer(path: Path, max_length: int = 512) -> Tokenizer:
-    """From a tokenizer folder, or a text-encoder file that embeds it: ComfyUI's .safetensors, or GGUF.
+    """From a tokenizer's folder, or from a text encoder that embeds it: ComfyUI's .safetensors, or GGUF.
 
     Raises:
         CheckpointError: no tokenizer is there, or it is damaged.
     """
-    if path.suffix.lower() == ".gguf":
-        return Tokenizer.from_proto(gguf_tokenizer(path), max_length)
-    return Tokenizer.open(path, max_length)
+    if path.is_dir():
+        return Tokenizer.from_folder(path, max_length)
+    return Tokenizer.from_proto(embedded_tokenizer(path), max_length)
 
 
-def gguf_tokenizer(path: Path) -> bytes:
-    """The sentencepiece model that llama.cpp's converter took apart, serialised again.
+def embedded_tokenizer(path: str | Path) -> bytes:
+    """The serialised sentencepiece model in a text encoder's file.
 
     Raises:
         CheckpointError: the file holds none.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".gguf":
+        return _from_arrays(path)
+    weights = open_weights(path)
+    name = next((name for name in weights if name.endswith("spiece_model")), None)
+    if name is None:
+        raise CheckpointError(
+            f"{path} holds no tokenizer",
+            "ComfyUI's umT5 file, which has the tensor spiece_model",
+            "Use umt5_xxl_fp16.safetensors from Comfy-Org, or an official folder",
+        )
+    return weights.mapped(name).numpy().tobytes()
+
+
+def _from_arrays(path: Path) -> bytes:
+    """The sentencepiece model that llama.cpp's converter took apart, serialised again.
+
     Source: sentencepiece_model.proto; the tokenizer keys of docs/gguf.md.
     """
     file = GGUF(path)

@@ -32,6 +32,20 @@ def hugging_face_names(layers: int) -> dict[str, str]:
     }
 
 
+def hugging_face_sizes(config: TextConfig) -> dict[str, int]:
+    """The sizes under the names of Hugging Face's config.json."""
+    return {
+        "vocab_size": config.vocab,
+        "d_model": config.dim,
+        "d_kv": config.dim_attn // config.heads,
+        "d_ff": config.ffn_dim,
+        "num_layers": config.layers,
+        "num_heads": config.heads,
+        "relative_attention_num_buckets": config.buckets,
+        "relative_attention_max_distance": config.max_distance,
+    }
+
+
 class UMT5(nn.Module):
     """Text encoder of the Wan family. Its state dict has the official names, as those of the other models have."""
 
@@ -40,23 +54,16 @@ class UMT5(nn.Module):
         from transformers import UMT5Config, UMT5EncoderModel  # takes two seconds: only who builds an encoder waits
 
         self.config = config
-        sizes = UMT5Config(
-            vocab_size=config.vocab,
-            d_model=config.dim,
-            d_kv=config.dim_attn // config.heads,
-            d_ff=config.ffn_dim,
-            num_layers=config.layers,
-            num_heads=config.heads,
-            relative_attention_num_buckets=config.buckets,
-            relative_attention_max_distance=config.max_distance,
+        theirs = UMT5Config(
+            **hugging_face_sizes(config),
             dropout_rate=0.0,
             layer_norm_epsilon=config.eps,
             feed_forward_proj="gated-gelu_pytorch_tanh",  # "gated-gelu" is the same function in many small operations
         )
-        self.encoder = UMT5EncoderModel(sizes).encoder  # the model around it registers the embedding a second time
+        self.encoder = UMT5EncoderModel(theirs).encoder  # the model around it registers the embedding a second time
         self._names = {
-            f"{official}.weight": theirs.replace("shared", "encoder.embed_tokens") + ".weight"
-            for official, theirs in hugging_face_names(config.layers).items()
+            f"{official}.weight": name.replace("shared", "encoder.embed_tokens") + ".weight"
+            for official, name in hugging_face_names(config.layers).items()
         }
         self.register_state_dict_post_hook(_to_official)
         self.register_load_state_dict_pre_hook(_from_official)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError, CheckpointNotFound
@@ -40,21 +39,6 @@ class Tokenizer:
         """(1, n) int64 ids ending with eos, and their mask of ones; nothing is padded."""
         ids = torch.tensor([[*self.encode(clean(prompt))[: self.max_length - 1], EOS]])
         return ids, torch.ones_like(ids)
-
-    @classmethod
-    def open(cls, path: Path, max_length: int = 512) -> "Tokenizer":
-        """From a tokenizer folder, or a text-encoder file that embeds a sentencepiece model."""
-        if path.is_dir():
-            return cls.from_folder(path, max_length)
-        with safe_open(path, "pt") as file:
-            name = next((name for name in file.keys() if name.endswith("spiece_model")), None)
-            if name is None:
-                raise CheckpointError(
-                    f"{path} holds no tokenizer",
-                    "ComfyUI's umT5 file, which has the tensor spiece_model",
-                    "Use umt5_xxl_fp16.safetensors from Comfy-Org, or an official folder",
-                )
-            return cls.from_proto(file.get_tensor(name).numpy().tobytes(), max_length)
 
     @classmethod
     def from_proto(cls, proto: bytes, max_length: int = 512) -> "Tokenizer":

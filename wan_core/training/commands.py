@@ -12,13 +12,13 @@ from torch import Tensor
 from ..checkpoints import load_dit, load_text_encoder, load_vae
 from ..checkpoints.model_files import find_model
 from ..checkpoints.summary import resolve_preset
+from ..checkpoints.tokenizer import open_tokenizer
 from ..conditioning import image_to_video
 from ..config import Preset, VAEConfig
 from ..devices import default_device, usable_device
 from ..errors import InputError
 from ..lora.train import add_lora, save_lora
 from ..shapes import check_shape
-from ..text import Tokenizer
 from ..validate import real_number, whole_number
 from .data import captions_of, crops, list_clips, read_clip
 from .expert import LatentDataset, NoiseRange, new_expert, start_from, train_expert
@@ -144,7 +144,7 @@ def encode_folder(options: argparse.Namespace, preset: Preset, found, device: to
             y.append(image_to_video(vae, clip[:, 0], frames).cpu())
     del vae
     encoder = load_text_encoder(found.text_encoder, preset.text, device=device)
-    tokenizer = Tokenizer.open(found.tokenizer, preset.dit.text_len)
+    tokenizer = open_tokenizer(found.tokenizer, preset.dit.text_len)
     nothing = ["", preset.negative_prompt]
     sentences = [*nothing, *(text for group in captions for text in group)]
     texts = [encoder(*(x.to(device) for x in tokenizer(text)))[0].float().cpu() for text in sentences]
