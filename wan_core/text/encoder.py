@@ -32,7 +32,7 @@ def hugging_face_names(layers: int) -> dict[str, str]:
     }
 
 
-def hugging_face_sizes(config: TextConfig) -> dict[str, int]:
+def hugging_face_sizes(config: TextConfig) -> dict[str, Any]:
     """The sizes under the names of Hugging Face's config.json."""
     return {
         "vocab_size": config.vocab,

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import torch
 from host import COMFY_NODES, difference, part
 from places import GOLDEN, MODELS, STORED
 from safetensors import safe_open
@@ -68,11 +67,13 @@ def weighted_prompt():
 
 
 def text_encoder_bytes():
-    """File → bytes that ComfyUI counts, over those of the same weights in bfloat16."""
-    load = part("nodes.host.text").load_clip
-    plain = load(f"{STORED}/umt5.safetensors").patcher.model_size()
-    clip = load(f"{STORED}/umt5.gguf")
-    weight = clip.cond_stage_model.umt5xxl.transformer.encoder.block[0].layer[0].SelfAttention.q.weight
-    packed = isinstance(weight, part("wan_core.checkpoints.quant").QuantizedTensor)
-    text = torch.cat([t.flatten() for t in load_file(f"{STORED}/umt5.safetensors").values() if t.is_floating_point()])
-    return {"plain": plain / text.nbytes, "gguf": clip.patcher.model_size() / text.nbytes, "packed": packed}
+    """Bytes that ComfyUI counts over those of the file, and whether the GGUF one is still packed."""
+    files = [f"{STORED}/umt5.safetensors", f"{STORED}/umt5.gguf"]
+    clips = [part("nodes.host.text").load_clip(file) for file in files]
+    weight = clips[1].cond_stage_model.umt5xxl.transformer.encoder.block[0].layer[0].SelfAttention.q.weight
+    return {
+        "share": [
+            clip.patcher.model_size() / Path(file).stat().st_size for clip, file in zip(clips, files, strict=True)
+        ],
+        "packed": isinstance(weight, part("wan_core.checkpoints.quant").QuantizedTensor),
+    }
