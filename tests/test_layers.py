@@ -43,6 +43,7 @@ OUTSIDE = {
     "tokenizers",
     "torch",
     "tqdm",
+    "transformers",
 }
 OPTIONAL = {"flash_attn", "flash_attn_interface", "lpips", "sageattention"}  # used where it is installed
 

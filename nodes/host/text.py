@@ -1,68 +1,58 @@
-"""Our umT5 as a real ComfyUI CLIP."""
+"""Text encoders: ComfyUI's own umT5, of any width, from files that it reads itself and from GGUF."""
 
-import comfy.ops
+import re
+from typing import Any
+
 import comfy.sd
 import comfy.supported_models_base
 import comfy.utils
 import torch
-from torch import nn
+from comfy.text_encoders.wan import UMT5XXlModel, WanT5Model, WanT5Tokenizer
 
 from ...wan_core.checkpoints.build import open_part
-from ...wan_core.checkpoints.formats import from_state_dict
+from ...wan_core.checkpoints.formats import Weights, from_state_dict, open_weights
 from ...wan_core.checkpoints.infer import infer_text
 from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.checkpoints.tokenizer import embedded_tokenizer
-from ...wan_core.config import TextConfig
-from ...wan_core.errors import CheckpointError
-from ...wan_core.text import UMT5, Tokenizer, clean
+from ...wan_core.text import clean
+from ...wan_core.text.encoder import hugging_face_names, hugging_face_sizes
 from .gguf import GGUFOps, quantized_state
 from .loading import load_file
 
 KEY = "umt5xxl"  # the name under which native nodes expect the tokens
 LENGTH = 512
 EOS = 1
-QUANTISED = torch.bfloat16  # what quantised encoders compute in; umT5 needs its range
+QUANTISED = torch.bfloat16  # what quantised matrices are unpacked to
+
+State = dict[str, torch.Tensor]
 
 
-class HostTokenizer:
-    """Official cleaning and 512 tokens; brackets are plain text."""
+class BFloat16Model(UMT5XXlModel):
+    """ComfyUI's umT5 in bfloat16, as the official code runs it; core's own always computes in float32."""
 
-    def __init__(self, embedding_directory=None, tokenizer_data={}):
-        self.proto = tokenizer_data["spiece_model"]
-        self.tokenizer = Tokenizer.from_proto(self.proto.numpy().tobytes(), LENGTH)
-
-    def tokenize_with_weights(self, text, return_word_ids=False, **kwargs):
-        ids, _ = self.tokenizer(text)
-        return {KEY: [[(i, 1.0, 0) if return_word_ids else (i, 1.0) for i in ids[0].tolist()]]}
-
-    def state_dict(self):
-        return {"spiece_model": self.proto}
+    def process_tokens(self, tokens, device):
+        embeddings, *rest = super().process_tokens(tokens, device)
+        return embeddings.to(torch.bfloat16), *rest
 
 
-class HostEncoder(nn.Module):
-    """UMT5 behind the calls that ComfyUI's CLIP makes."""
-
-    def __init__(self, config: TextConfig, layers, device="cpu", dtype=None, model_options={}):
-        super().__init__()
-        with torch.device(device):
-            self.transformer = UMT5(config, layers).to(dtype)
-        self.dtypes = {dtype}
-        self.device = None
-
-    def set_clip_options(self, options):
-        self.device = options.get("execution_device", self.device)
-
-    def reset_clip_options(self):
-        self.device = None
+class TextEncoder(WanT5Model):
+    """ComfyUI's umT5, which is not asked for rows of padding: the mask makes zeros of them."""
 
     def load_sd(self, state):
-        return self.transformer.load_state_dict(state, strict=False, assign=True)
+        return self.umt5xxl.transformer.load_state_dict(state, strict=False, assign=True)  # no second copy
 
-    def encode_token_weights(self, tokens):
+    def encode_token_weights(self, token_weight_pairs):
         """Embeddings (1, 512, dim), zeros after the last token, and no pooled output."""
-        ids = torch.tensor([[token[0] for token in tokens[KEY][0]]], device=self.device)
-        text = self.transformer(ids, torch.ones_like(ids)).float()
-        return torch.nn.functional.pad(text, (0, 0, 0, LENGTH - text.shape[1])).cpu(), None
+        sections = token_weight_pairs[KEY]
+        if len(sections) != 1:
+            return super().encode_token_weights(token_weight_pairs)
+        text, pooled = super().encode_token_weights({KEY: [_without_padding(sections[0])]})
+        return torch.nn.functional.pad(text, (0, 0, 0, max(0, LENGTH - text.shape[1]))), pooled
+
+
+def _without_padding(tokens: list) -> list:
+    ends = (n for n, token in enumerate(tokens, 1) if isinstance(token[0], int) and token[0] == EOS)
+    return tokens[: next(ends, len(tokens))]
 
 
 def load_clip(path: str) -> comfy.sd.CLIP:
@@ -71,60 +61,61 @@ def load_clip(path: str) -> comfy.sd.CLIP:
     Raises:
         CheckpointError: not a umT5 encoder, or without its tokenizer.
     """
-    state, proto, layers = _read_gguf(path) if path.lower().endswith(".gguf") else _read_safetensors(path)
-    config = infer_text(from_state_dict(state, path))
-
-    def encoder(**kwargs):
-        return HostEncoder(config, layers, **kwargs)
-
-    target = comfy.supported_models_base.ClipTarget(HostTokenizer, encoder)
-    stored = comfy.utils.weight_dtype(state)
-    options = {"dtype": stored if layers is comfy.ops.manual_cast else QUANTISED}
+    weights = open_weights(path)
+    gguf = weights.format == "gguf"
+    official, metadata = _read_gguf(weights) if gguf else _read(weights)
+    proto = embedded_tokenizer(weights)  # after the weights: a file of another kind has no tokenizer either
+    config = infer_text(from_state_dict(official, path))
+    state = _hugging_face(official, config.layers)
+    options: dict[str, Any] = {f"{KEY}_model_config": hugging_face_sizes(config), "dtype": QUANTISED}
+    if gguf:
+        options["custom_operations"] = GGUFOps
+    else:
+        state, _ = comfy.utils.convert_old_quants(state, "", metadata=metadata)
+        notes = comfy.utils.detect_layer_quantization(state, "")
+        stored = comfy.utils.weight_dtype(state)
+        if notes or stored.itemsize == 1:
+            options["quantization_metadata"] = notes or {}
+        else:
+            options["dtype"] = stored
+        if not notes and state["shared.weight"].dtype.itemsize == 1:  # else ComfyUI casts the whole table every time
+            state["shared.weight"] = state["shared.weight"].to(QUANTISED)
+    if state["shared.weight"].dtype == torch.bfloat16:
+        options[f"{KEY}_class"] = BFloat16Model
     return comfy.sd.CLIP(
-        target,
+        comfy.supported_models_base.ClipTarget(WanT5Tokenizer, TextEncoder),
         state_dict=[state],
-        tokenizer_data={"spiece_model": proto},
+        tokenizer_data={"spiece_model": torch.frombuffer(bytearray(proto), dtype=torch.uint8)},
         model_options=options,
         parameters=comfy.utils.calculate_parameters(state),
-        disable_dynamic=layers is GGUFOps,
+        disable_dynamic=gguf,
     )
 
 
-def _read_gguf(path: str):
-    """Tensors under official names, the tokenizer, and the layers that they need."""
-    state = quantized_state(open_part(path, "text_encoder"))  # first: a file of another kind has no tokenizer either
-    return state, torch.frombuffer(bytearray(embedded_tokenizer(path)), dtype=torch.uint8), GGUFOps
+def _read_gguf(weights: Weights) -> tuple[State, dict]:
+    """Tensors under official names, and the metadata of the header."""
+    return quantized_state(open_part(weights, "text_encoder")), {}
 
 
-def _read_safetensors(path: str):
-    """The same of ComfyUI's files."""
-    state, metadata = load_file(path)
-    official = to_official("text_encoder", state, path)
-    if "spiece_model" not in state:
-        raise CheckpointError(
-            f"{path} holds no tokenizer",
-            "the tensor spiece_model, as in umt5_xxl_fp16.safetensors",
-            "Use the text encoder of Comfy-Org's Wan downloads",
-        )
-    proto = state["spiece_model"]
-    state = {ours: state[theirs] for ours, theirs in official.items()}
-    state, _ = comfy.utils.convert_old_quants(state, "", metadata=metadata)
-    notes = comfy.utils.detect_layer_quantization(state, "")
-    plain_fp8 = not notes and comfy.utils.weight_dtype(state).itemsize == 1
-    if not notes and not plain_fp8:
-        return state, proto, comfy.ops.manual_cast
-    # An embedding answers in the dtype that it is stored in, and no arithmetic exists for fp8.
-    state = {
-        name: t.to(QUANTISED) if t.dtype.itemsize == 1 and "embedding" in name and not notes else t
-        for name, t in state.items()
-    }
-    return state, proto, comfy.ops.mixed_precision_ops(notes or {}, QUANTISED, full_precision_mm=True)
+def _read(weights: Weights) -> tuple[State, dict]:
+    """The same of files that ComfyUI reads itself."""
+    state, metadata = load_file(weights)
+    names = to_official("text_encoder", state, weights.source)
+    return {ours: state[theirs] for ours, theirs in names.items()}, metadata
 
 
-def encode(clip, text: str) -> list:
+def _hugging_face(state: State, layers: int) -> State:
+    """Official names as ComfyUI's class has them; scales and notes of a layer go with it."""
+    names = hugging_face_names(layers)
+    split = {name: name.rpartition(".") for name in state}
+    return {names.get(layer, layer) + dot + leaf: state[name] for name, (layer, dot, leaf) in split.items()}
+
+
+def encode(clip: comfy.sd.CLIP, text: str) -> list:
     """CONDITIONING of a prompt by any Wan CLIP, ours or native, as the official code would encode it."""
-    tokens = clip.tokenize(clean(text), disable_weights=True)
+    text = re.sub(r"\\(?=[()])", r"\\\\", clean(text))  # the tokenizer takes a backslash before a bracket for an escape
+    tokens = clip.tokenize(text, disable_weights=True)
     for name, batches in tokens.items():
-        # Native tokenizers pad to 512 and never cut; the official one cuts before the end-of-sequence token.
+        # ComfyUI's tokenizer pads to 512 and never cuts; the official one cuts before the end-of-sequence token.
         tokens[name] = [batch if len(batch) <= LENGTH else [*batch[: LENGTH - 1], (EOS, 1.0)] for batch in batches]
     return clip.encode_from_tokens_scheduled(tokens)

@@ -46,10 +46,10 @@ def new_encoder(seed: int) -> UMT5:
         "pos_embedding.embedding": c.dim**-0.5,
         "token_embedding": 1.0,
     }
-    for name, module in encoder.named_modules():
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            deviation = next(d for ending, d in deviations.items() if name.endswith(ending))
-            module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * deviation)
+    for name, weight in encoder.state_dict().items():
+        if weight.ndim == 2:  # norms stay 1
+            deviation = next(d for ending, d in deviations.items() if name.removesuffix(".weight").endswith(ending))
+            weight.copy_(torch.randn(weight.shape, generator=generator) * deviation)
     return encoder
 
 

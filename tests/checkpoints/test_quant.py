@@ -78,7 +78,7 @@ def test_a_flattened_tensor_gets_its_shape_back(tmp_path, state):
 
 def test_gguf_text_encoder_with_its_tokenizer(tmp_path):
     torch.manual_seed(4)
-    state = {name: p.detach() for name, p in UMT5(TEXT).named_parameters()}
+    state = UMT5(TEXT).state_dict()
     proto = train_tokenizer(384)
     path = tmp_path / "umt5.gguf"
     dequantized = write_gguf(
@@ -166,10 +166,10 @@ def test_int8(state, per_row):
 
 def test_embeddings_dequantize_the_rows_they_look_up():
     torch.manual_seed(4)
-    state = {name: p.detach() for name, p in UMT5(TEXT).named_parameters()}
+    state = UMT5(TEXT).state_dict()
     quantized = state | {"token_embedding.weight": state["token_embedding.weight"].to(torch.float8_e4m3fn)}
     ids = torch.tensor([[5, 7, 200, 1]])
-    looked_up = load_text_encoder(quantized, TEXT).token_embedding(ids)
+    looked_up = load_text_encoder(quantized, TEXT).encoder.embed_tokens(ids)
     assert torch.equal(looked_up, quantized["token_embedding.weight"][ids].bfloat16())
 
 

@@ -108,6 +108,24 @@ def test_a_run_can_be_cut_in_two_anywhere(measured):
     assert measured["a_run_in_two_parts"]["whole"] < 1e-4 and measured["a_run_in_two_parts"]["empty window"]
 
 
+def test_the_text_encoder_equals_the_official_recording(measured):
+    for difference, zeros_to_512 in measured["official_text"]:
+        assert difference < 3e-5 and zeros_to_512
+
+
+def test_prompts_become_what_the_library_makes_of_them(measured):
+    """Cleaned, cut to 512 tokens, brackets and backslashes as plain text, zeros after the last token."""
+    found = measured["prompts_as_in_the_library"]
+    assert len(found) == 7
+    for prompt, (difference, zeros, rows) in found.items():
+        assert difference < 1e-5 and zeros and rows == 512, prompt
+
+
+def test_native_prompt_nodes_weigh_the_words_of_our_text_encoder(measured):
+    found = measured["weighted_prompt"]
+    assert found["native"] > 1e-2 and set(found["rows"]) == {512}
+
+
 def test_texts_longer_than_512_tokens_are_taken(measured):
     assert measured["long_text"] < 1e-4
 

@@ -27,3 +27,8 @@ def test_gguf_experts(measured):
 @pytest.mark.parametrize("layout", ["plain e4m3", "scaled e4m3", "notes in tensors", "gguf"])
 def test_quantised_text_encoders(measured, layout):
     assert measured["stored_text_encoders"][layout] < 0.03, "both compute in bfloat16"
+
+
+def test_text_encoders_take_the_memory_of_their_file(measured):
+    found = measured["text_encoder_bytes"]
+    assert found["packed"] and all(0.2 < share <= 1 for share in found["share"])

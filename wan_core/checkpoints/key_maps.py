@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from ..errors import CheckpointError
+from ..text.encoder import HUGGING_FACE
 from .families import family_of
 
 PARTS: Final = {"dit": "a diffusion transformer", "vae": "a VAE", "text_encoder": "a umT5 text encoder"}
@@ -81,21 +82,10 @@ _VAE22: tuple[Rule, ...] = (
     (r"\.up_blocks\.(\d+)\.resnets\.(\d+)\.", r".upsamples.\1.upsamples.\2."),
     (r"\.up_blocks\.(\d+)\.upsampler\.", r".upsamples.\1.upsamples.3."),
 )
-_TEXT: tuple[Rule, ...] = (
-    (r"^shared\.", "token_embedding."),
-    (r"^encoder\.final_layer_norm\.", "norm."),
-    (r"^encoder\.block\.(\d+)\.layer\.0\.layer_norm\.", r"blocks.\1.norm1."),
-    (
-        r"^encoder\.block\.(\d+)\.layer\.0\.SelfAttention\.relative_attention_bias\.",
-        r"blocks.\1.pos_embedding.embedding.",
-    ),
-    (r"^encoder\.block\.(\d+)\.layer\.0\.SelfAttention\.([qkvo])\.", r"blocks.\1.attn.\2."),
-    (r"^encoder\.block\.(\d+)\.layer\.1\.layer_norm\.", r"blocks.\1.norm2."),
-    (r"^encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.wi_0\.", r"blocks.\1.ffn.gate.0."),
-    (r"^encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.wi_1\.", r"blocks.\1.ffn.fc1."),
-    (r"^encoder\.block\.(\d+)\.layer\.1\.DenseReluDense\.wo\.", r"blocks.\1.ffn.fc2."),
+_TEXT: tuple[Rule, ...] = tuple(
+    (f"^{re.escape(theirs)}\\.".replace("N", r"(\d+)"), official.replace("N", r"\1") + ".")
+    for official, theirs in HUGGING_FACE.items()
 )
-
 _TEXT_GGUF: tuple[Rule, ...] = (
     (r"^token_embd\.", "token_embedding."),
     (r"^enc\.output_norm\.", "norm."),

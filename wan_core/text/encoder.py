@@ -1,116 +1,72 @@
-"""umT5 encoder. Parameter names are the official ones. Source: Wan2.2 wan/modules/t5.py T5Encoder."""
+"""umT5 encoder: transformers' own, under the official parameter names. Source: Wan2.2 wan/modules/t5.py T5Encoder."""
 
-import math
+from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import TextConfig
 
-
-def relative_position_bucket(offset: Tensor, buckets: int, max_distance: int) -> Tensor:
-    """Bucket of each offset (key position minus query position), int64; bidirectional, logarithmic beyond buckets/4."""
-    half = buckets // 2
-    exact = half // 2
-    distance = offset.abs()
-    ratio = math.log(max_distance / exact)
-    far = exact + (torch.log(distance.float() / exact) / ratio * (half - exact)).long()
-    near_or_far = torch.where(distance < exact, distance, far.clamp(max=half - 1))
-    return (offset > 0).long() * half + near_or_far
-
-
-def within_half(x: Tensor) -> Tensor:
-    """float16 values that overflowed, brought back into its range; other dtypes as they are."""
-    if x.dtype != torch.float16:
-        return x
-    limit = torch.finfo(x.dtype).max - 1000
-    return torch.nan_to_num(x, nan=0.0, posinf=limit, neginf=-limit).clamp(-limit, limit)
+# Official name of a layer → its name in Hugging Face files, ComfyUI's too. N is the number of the block.
+HUGGING_FACE = {
+    "token_embedding": "shared",
+    "blocks.N.norm1": "encoder.block.N.layer.0.layer_norm",
+    "blocks.N.attn.q": "encoder.block.N.layer.0.SelfAttention.q",
+    "blocks.N.attn.k": "encoder.block.N.layer.0.SelfAttention.k",
+    "blocks.N.attn.v": "encoder.block.N.layer.0.SelfAttention.v",
+    "blocks.N.attn.o": "encoder.block.N.layer.0.SelfAttention.o",
+    "blocks.N.norm2": "encoder.block.N.layer.1.layer_norm",
+    "blocks.N.ffn.gate.0": "encoder.block.N.layer.1.DenseReluDense.wi_0",
+    "blocks.N.ffn.fc1": "encoder.block.N.layer.1.DenseReluDense.wi_1",
+    "blocks.N.ffn.fc2": "encoder.block.N.layer.1.DenseReluDense.wo",
+    "blocks.N.pos_embedding.embedding": "encoder.block.N.layer.0.SelfAttention.relative_attention_bias",
+    "norm": "encoder.final_layer_norm",
+}
 
 
-class RMSNorm(nn.Module):
-    """Statistics in float32, result in the weight's dtype."""
-
-    def __init__(self, dim: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        normed = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + self.eps)
-        return normed.to(x.dtype) * self.weight.to(x)
+def hugging_face_names(layers: int) -> dict[str, str]:
+    """Official name → name in Hugging Face files, of every layer of an encoder with this many blocks."""
+    return {
+        official.replace("N", str(n)): theirs.replace("N", str(n))
+        for n in range(layers)
+        for official, theirs in HUGGING_FACE.items()
+    }
 
 
-class PositionBias(nn.Module):
-    """A learned bias per head and distance bucket; every layer has its own."""
-
-    def __init__(self, config: TextConfig, ops):
-        super().__init__()
-        self.embedding = ops.Embedding(config.buckets, config.heads)
-        self.buckets, self.max_distance = config.buckets, config.max_distance
-
-    def forward(self, length: int, device: torch.device) -> Tensor:
-        """(1, heads, length, length): query, key."""
-        position = torch.arange(length, device=device)
-        bucket = relative_position_bucket(position[None, :] - position[:, None], self.buckets, self.max_distance)
-        return self.embedding(bucket).permute(2, 0, 1).unsqueeze(0)
-
-
-class Attention(nn.Module):
-    """Attention without 1/sqrt(d) scaling and without biases in the projections."""
-
-    def __init__(self, config: TextConfig, ops):
-        super().__init__()
-        self.heads = config.heads
-        for name in "qkv":
-            self.add_module(name, ops.Linear(config.dim, config.dim_attn, bias=False))
-        self.o = ops.Linear(config.dim_attn, config.dim, bias=False)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:  # x (B, L, D), bias (B or 1, heads, L, L)
-        q, k, v = (proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for proj in (self.q, self.k, self.v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), scale=1.0)
-        return self.o(out.transpose(1, 2).flatten(2))
-
-
-class FeedForward(nn.Module):
-    def __init__(self, config: TextConfig, ops):
-        super().__init__()
-        self.gate = nn.Sequential(ops.Linear(config.dim, config.ffn_dim, bias=False), nn.GELU("tanh"))
-        self.fc1 = ops.Linear(config.dim, config.ffn_dim, bias=False)
-        self.fc2 = ops.Linear(config.ffn_dim, config.dim, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.fc1(x) * self.gate(x))
-
-
-class Block(nn.Module):
-    def __init__(self, config: TextConfig, ops):
-        super().__init__()
-        self.norm1 = RMSNorm(config.dim, config.eps)
-        self.attn = Attention(config, ops)
-        self.norm2 = RMSNorm(config.dim, config.eps)
-        self.ffn = FeedForward(config, ops)
-        self.pos_embedding = PositionBias(config, ops)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = within_half(x + self.attn(self.norm1(x), self.pos_embedding(x.shape[1], x.device) + mask))
-        return within_half(x + self.ffn(self.norm2(x)))
+def hugging_face_sizes(config: TextConfig) -> dict[str, Any]:
+    """The sizes under the names of Hugging Face's config.json."""
+    return {
+        "vocab_size": config.vocab,
+        "d_model": config.dim,
+        "d_kv": config.dim_attn // config.heads,
+        "d_ff": config.ffn_dim,
+        "num_layers": config.layers,
+        "num_heads": config.heads,
+        "relative_attention_num_buckets": config.buckets,
+        "relative_attention_max_distance": config.max_distance,
+    }
 
 
 class UMT5(nn.Module):
-    """Text encoder of the Wan family.
+    """Text encoder of the Wan family. Its state dict has the official names, as those of the other models have."""
 
-    Args:
-        config: sizes.
-        ops: namespace of layer factories.
-    """
-
-    def __init__(self, config: TextConfig, ops=nn):
+    def __init__(self, config: TextConfig):
         super().__init__()
+        from transformers import UMT5Config, UMT5EncoderModel  # takes two seconds: only who builds an encoder waits
+
         self.config = config
-        self.token_embedding = ops.Embedding(config.vocab, config.dim)
-        self.blocks = nn.ModuleList(Block(config, ops) for _ in range(config.layers))
-        self.norm = RMSNorm(config.dim, config.eps)
+        theirs = UMT5Config(
+            **hugging_face_sizes(config),
+            dropout_rate=0.0,
+            layer_norm_epsilon=config.eps,
+            feed_forward_proj="gated-gelu_pytorch_tanh",  # "gated-gelu" is the same function in many small operations
+        )
+        self.encoder = UMT5EncoderModel(theirs).encoder  # the model around it registers the embedding a second time
+        self._names = {
+            f"{official}.weight": name.replace("shared", "encoder.embed_tokens") + ".weight"
+            for official, name in hugging_face_names(config.layers).items()
+        }
+        self.register_state_dict_post_hook(_to_official)
+        self.register_load_state_dict_pre_hook(_from_official)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Hidden states.
@@ -121,9 +77,17 @@ class UMT5(nn.Module):
         Returns:
             (B, L, dim) in the weights' dtype; rows of padding mean nothing.
         """
-        x = self.token_embedding(ids)
-        hidden = torch.finfo(x.dtype).min
-        mask = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill(mask == 0, hidden)[:, None, None]
-        for block in self.blocks:
-            x = block(x, mask)
-        return self.norm(x)
+        return self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+
+
+def _to_official(module: Any, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+    """Hook after `state_dict`."""
+    for official, own in module._names.items():
+        state[prefix + official] = state.pop(prefix + own)
+
+
+def _from_official(module: Any, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+    """Hook before `load_state_dict`, which hands it a copy of the caller's dict."""
+    for official, own in module._names.items():
+        if prefix + official in state:
+            state[prefix + own] = state.pop(prefix + official)

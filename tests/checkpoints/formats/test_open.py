@@ -331,10 +331,8 @@ def test_dtypes():
         assert kept.weight.dtype == torch.float32, "float32 arithmetic keeps its precision"
     half = load_vae({k: t.bfloat16() for k, t in golden("vae21").weights().items()})
     assert half.dtype == torch.float32, "the VAE runs in float32 unless asked otherwise"
-    assert (
-        load_text_encoder({k: t.bfloat16() for k, t in golden("t5").weights().items()}).norm.weight.dtype
-        == torch.bfloat16
-    )
+    text = load_text_encoder({k: t.bfloat16() for k, t in golden("t5").weights().items()})
+    assert text.encoder.final_layer_norm.weight.dtype == torch.bfloat16
 
 
 def test_loaded_models_are_for_inference():

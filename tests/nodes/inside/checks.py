@@ -5,6 +5,7 @@ import tempfile
 import formats
 import loras
 import native
+import prompts
 import solver
 import torch
 
@@ -21,6 +22,8 @@ ALONE = (
     solver.modulations_take_loras,
     native.step_caches,
     formats.gguf_experts,
+    prompts.text_encoder_bytes,
+    prompts.weighted_prompt,
 )
 WITH_FILES = (
     native.native_and_ours,
@@ -33,6 +36,8 @@ WITH_FILES = (
     solver.equals_golden_first_frame,
     formats.stored_experts,
     formats.stored_text_encoders,
+    prompts.official_text,
+    prompts.prompts_as_in_the_library,
     loras.lora_pairs,
     loras.what_the_node_leaves_alone,
     loras.modulations_beside_other_runs,
