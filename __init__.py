@@ -4,6 +4,6 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint():
-    from nodes import Extension
+    from .nodes import Extension
 
     return Extension()

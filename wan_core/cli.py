@@ -179,7 +179,7 @@ def _dtype(options: argparse.Namespace):
 
 
 def _generate(options: argparse.Namespace) -> int:
-    from .attention import attention
+    from .attention import get_backend
     from .checkpoints.summary import resolve_preset
     from .devices import usable_device
     from .pipeline import WanPipeline
@@ -199,7 +199,7 @@ def _generate(options: argparse.Namespace) -> int:
     }
     if options.device:
         usable_device(options.device)
-    attention(options.attention)
+    get_backend(options.attention)
     request = Inputs.resolve(resolve_preset(options.model), **arguments).request  # refused before any weight is read
     _check_output(request, options.out)
     pipe = WanPipeline.from_pretrained(

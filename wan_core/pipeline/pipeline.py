@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..attention import NaNFallback, use_attention
-from ..attention import attention as attention_backend
+from ..attention import NaNFallback, get_backend, use_attention
 from ..checkpoints import find_model, load_dit, load_text_encoder, load_vae
 from ..checkpoints import summary as describe
 from ..checkpoints.formats.open import open_weights
@@ -94,7 +93,7 @@ class WanPipeline:
             CheckpointError: a damaged file, or parts that do not belong together.
         """
         device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
-        backend = attention_backend(attention)
+        backend = get_backend(attention)
         preset = describe.resolve_preset(path)
         found = find_model(path)
         # umT5 overflows in float16; bfloat16 has the range that it was trained in.

@@ -11,7 +11,7 @@ from ..config import VAEConfig
 from ..vae import WanVAE
 from ..vae.layers import AttentionBlock, FeatureCache, ResidualBlock, Upsample
 from ..vae.losses import PatchDiscriminator, kl_to_normal, perceptual_loss, weighted_l1
-from ..vae.streaming import regroup
+from ..vae.model import regroup
 
 Batch = tuple[Tensor, Tensor | None]  # video (B, 3, T, H, W) in [-1, 1], weight (B, 1, T, H, W) or None
 

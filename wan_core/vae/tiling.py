@@ -26,7 +26,7 @@ def decode_tiled(vae: WanVAE, latents: Tensor, tile: int, overlap: int) -> Tenso
     for (top, bottom), (left, right), blend in _tiles(size, tile, overlap, stride):
         part = latents[:, :, :, top // stride : bottom // stride, left // stride : right // stride]
         start = 0
-        for chunk in vae.decode_pieces(part):
+        for chunk in vae.raw_chunks(part):
             if video is None:
                 video = chunk.new_zeros(len(latents), 3, video_frames(latents.shape[2]), *size)
                 weight = chunk.new_zeros(size)
