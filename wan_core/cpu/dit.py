@@ -1,7 +1,7 @@
-"""The transformer on a CPU: blocks that compute what those of `wan_core.dit` do, in fewer passes over memory and products.
+"""The transformer on a CPU: what the blocks of `wan_core.dit` compute, in fewer passes over memory and fewer products.
 
     norm · (1 + scale) + shift   one pass where all tokens share a timestep, in place of two
-    query and key norms          their scale goes to the rotary table, which is smaller than the tokens; rotated in place
+    query and key norms          their scale goes to the rotary table, which is smaller than the tokens; in place
     residuals                    added in place, see `ops.add_linear`; a block makes one copy of the stream
     cross-attention              to a short prompt, with the output projection folded into the text's values: heads · n
                                  products for a token and channel in place of D. A whole forward with a prompt of 64
@@ -22,7 +22,7 @@ from ..dit.vace import VaceBlock
 from ..ops import in_float32, sdpa
 from .ops import CpuOps, RMSNorm, add_linear, attention, computes_in_float32, is_bare, linear_gelu, suits
 
-# Of the D² · L products of the output projection, heads · n · D · L and n · D² are left where it is folded into n values.
+# Of the D² · L products of the output projection, heads · n · D · L and n · D² are left when folded into n values.
 FOLDED_HEADS = 0.8  # heads · n is at most this part of D, since a softmax over so many rows costs something too
 FOLDED_TOKENS = 8  # L is at least so many times n
 

@@ -1,7 +1,7 @@
 """The transformer's layers and attention on a CPU.
 
-    Linear      torch multiplies float32 by MKL; oneDNN, which torch has too, takes 0.87 of MKL's time on AMD Zen 4, more on
-                Intel. It adds GELU within the product, for little.
+    Linear      torch multiplies float32 by MKL; oneDNN, which torch has too, takes 0.87 of its time on AMD Zen 4, more
+                on Intel. oneDNN computes GELU within the product, for little.
     Linear      bfloat16 is widened to float32 for the product where a CPU multiplies it no faster: without AMX, Intel's
                 AVX-512 takes 1.7 times as long for bfloat16 as for float32, AMD's half as long.
     attention   torch's kernel was written for AMX to multiply bfloat16; without AMX it is faster in float32.
@@ -92,7 +92,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
 
 
 def is_bare(layer: nn.Module, x: Tensor) -> TypeGuard[Linear]:
-    """Whether a layer's weights may be used in its place: it chooses its product itself, and nothing is hooked to it."""
+    """Whether a layer's weights may be used in its place: it chooses its product itself, and has no hooks."""
     return isinstance(layer, Linear) and not (layer._forward_hooks or layer._forward_pre_hooks) and layer.suits(x)
 
 
@@ -122,7 +122,7 @@ def add_linear(x: Tensor, layer: nn.Module, h: Tensor, gate: Tensor | None = Non
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
-    """x·weightᵀ + bias, and its GELU (tanh form) if asked for, by the library and in the dtype that are fastest here."""
+    """x·weightᵀ + bias, and its GELU (tanh form) if asked for, in the library and dtype that are fastest here."""
     if x.dtype == torch.bfloat16 and float32_products():
         return product(x.float(), weight.float(), None if bias is None else bias.float(), gelu).to(x.dtype)
     if _ONEDNN_LINEAR is not None and (gelu or x.dtype != torch.float32 or not is_intel()):

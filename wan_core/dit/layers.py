@@ -3,6 +3,7 @@
 Dimensions: B samples, L tokens in (t, h, w) order, D channels, n text tokens, U distinct timesteps.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -39,6 +40,29 @@ class CrossAttnKV(NamedTuple):
     k: Tensor  # (B, n, heads, head_dim), in the dtype that the branches compute in
     v: Tensor
     bias: Tensor | None  # (1, n), or None where nothing is folded
+
+
+class TextCache(NamedTuple):
+    """A prompt as the blocks see it: cross-attention keys and values of every main block and every VACE block."""
+
+    blocks: list[CrossAttnKV]
+    vace_blocks: list[CrossAttnKV]
+
+
+def folded_scores(count: int, dtype: torch.dtype) -> Tensor:
+    """What to add to the scores of a few equal keys so that they weigh as much as `count` of them.
+
+    In float32 one key with log(count) does. bfloat16 cannot hold log(count) closely enough, so the rest goes to a
+    second or third key, until less than 1e-5 of the weight is missing.
+    """
+    scores, left = [], float(count)
+    while left > 1e-5 * count:
+        score = torch.tensor(math.log(left), dtype=dtype)
+        if math.exp(score) > left:
+            score = torch.nextafter(score, torch.tensor(-math.inf, dtype=dtype))
+        scores.append(score)
+        left -= math.exp(score)
+    return torch.stack(scores)
 
 
 class SelfAttention(nn.Module):

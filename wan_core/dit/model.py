@@ -4,7 +4,6 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,26 +13,11 @@ from torch import Tensor, nn
 from ..config import DiTConfig
 from ..errors import InputError
 from ..ops import Attention, in_float32, sdpa
-from .layers import Block, CrossAttnKV, Head, Modulation
+from .layers import Block, Head, Modulation, TextCache, folded_scores
 from .rope import rope_table
-from .vace import VaceBlock
-
+from .vace import VaceBlock, VaceState
 
 Grid = tuple[int, int, int]  # tokens along t, h and w
-
-
-class TextCache(NamedTuple):
-    """A prompt as the blocks see it: cross-attention keys and values of every main block and every VACE block."""
-
-    blocks: list[CrossAttnKV]
-    vace_blocks: list[CrossAttnKV]
-
-
-class VaceState(NamedTuple):
-    """One VACE condition on its way through the control branch."""
-
-    tokens: Tensor  # (B, L, D)
-    scale: float
 
 
 @dataclass
@@ -156,7 +140,7 @@ class WanDiT(nn.Module):
         return rope_table([torch.arange(size) for size in grid], self.config.head_dim, device)
 
     def embed_time(self, t: Tensor, cache: RunCache | None = None) -> tuple[Tensor, Modulation]:
-        """Embedding (U, D) of the distinct timesteps in t, and the blocks' modulation; each is computed once in a run."""
+        """Embedding (U, D) of the distinct timesteps in t and the blocks' modulation, each computed once in a run."""
         known = RunCache().time_rows if cache is None else cache.time_rows
         values, index = t.reshape(len(t), -1).unique(return_inverse=True)  # (U,), (B, 1 or L)
         timesteps = values.tolist()
@@ -201,7 +185,7 @@ class WanDiT(nn.Module):
     def run_blocks(
         self, x: Tensor, mod: Modulation, rope: Tensor, text: TextCache, controls: list[VaceState]
     ) -> Tensor:
-        """Tokens (B, L, D) through all blocks. Each VACE residual is made just before it is added, so none is stored."""
+        """Tokens (B, L, D) through all blocks. Each VACE residual is made just before it is added; none is stored."""
         branch = {layer: n for n, layer in enumerate(self.config.vace_layers)}
         for i in range(len(self.blocks)):
             x = self.run_block(i, x, mod, rope, text)
@@ -265,19 +249,3 @@ def timestep_features(t: Tensor, dim: int) -> Tensor:
     ladder = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=t.device) / half)
     angles = torch.outer(t.double(), ladder)
     return torch.cat((angles.cos(), angles.sin()), dim=1).float()
-
-
-def folded_scores(count: int, dtype: torch.dtype) -> Tensor:
-    """What to add to the scores of a few equal keys so that they weigh as much as `count` of them.
-
-    In float32 one key with log(count) does. bfloat16 cannot hold log(count) closely enough, so the rest goes to a
-    second or third key, until less than 1e-5 of the weight is missing.
-    """
-    scores, left = [], float(count)
-    while left > 1e-5 * count:
-        score = torch.tensor(math.log(left), dtype=dtype)
-        if math.exp(score) > left:
-            score = torch.nextafter(score, torch.tensor(-math.inf, dtype=dtype))
-        scores.append(score)
-        left -= math.exp(score)
-    return torch.stack(scores)

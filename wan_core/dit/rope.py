@@ -40,6 +40,6 @@ def rope_table(positions: Sequence[Tensor], head_dim: int, device=None) -> Tenso
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate neighbouring channel pairs of x (B, L, heads, head_dim) by `table` (L or B × L, head_dim/2); keeps x's dtype."""
+    """Rotate neighbouring channel pairs of x (B, L, heads, head_dim) by `table` (L, head_dim/2); keeps x's dtype."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # (B, L, heads, head_dim / 2)
     return torch.view_as_real(pairs * table.unsqueeze(-2)).flatten(-2).to(x.dtype)

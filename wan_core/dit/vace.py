@@ -1,10 +1,19 @@
 """The VACE branch: a few extra blocks that turn a video-condition unit into residuals for the main blocks."""
 
+from typing import NamedTuple
+
 from torch import Tensor
 
 from ..config import DiTConfig
 from ..ops import Attention
 from .layers import Block, CrossAttnKV, Modulation
+
+
+class VaceState(NamedTuple):
+    """One VACE condition on its way through the control branch."""
+
+    tokens: Tensor  # (B, L, D)
+    scale: float
 
 
 class VaceBlock(Block):

@@ -37,7 +37,7 @@ class CausalConv3d(nn.Conv3d):
         return super().forward(self.with_past(x, cache))
 
     def with_past(self, x: Tensor, cache: FeatureCache) -> Tensor:
-        """x (B, C, T, H, W) behind the frames before it (B, C, history + T, H, W); its own last frames go to the cache."""
+        """x (B, C, T, H, W) after the frames before it: (B, C, history + T, H, W). Its last frames go to the cache."""
         history = self.kernel_size[0] - 1
         past = cache[self] if self in cache else x.new_zeros(*x.shape[:2], history, *x.shape[3:])
         x = torch.cat((past, x), dim=2)
@@ -144,8 +144,8 @@ class Upsample(nn.Module):
                 x = rearrange(self.time_conv(x, cache), "b (two c) t h w -> b c (t two) h w", two=2)
             else:
                 cache[self.time_conv] = x.new_zeros(x.shape[0], x.shape[1], 2, *x.shape[3:])
-        # Whole pairs of frames that were doubled in time; more than one where they are small, since each chunk has to read
-        # the weights of the stages to come.
+        # Whole pairs of frames that were doubled in time; more than one where they are small, since each chunk has to
+        # read the weights of the stages to come.
         pairs = max(1, CHUNK_PIXELS // (2 * 4 * x.shape[3] * x.shape[4]))
         yield from map(self.enlarged, x.split(2 * pairs, dim=2))
 
@@ -160,7 +160,8 @@ def in_chunks(layers: Sequence[nn.Module], x: Tensor, cache: FeatureCache) -> It
     """x through the decoder's layers; what one of them gives in chunks goes on chunk by chunk."""
     for i, layer in enumerate(layers):
         x = layer(x, cache)
-        if isinstance(x, Iterator):  # `map`, since a loop would hold each chunk until the layers to come are done with it
+        if isinstance(x, Iterator):
+            # `map`, since a loop would hold each chunk until the layers to come are done with it.
             yield from chain.from_iterable(map(partial(in_chunks, layers[i + 1 :], cache=cache), x))
             return
     yield x
@@ -197,7 +198,7 @@ class OutputHead(nn.ModuleDict):
 
 @dataclass(frozen=True)
 class VAELayers:
-    """The classes that a VAE is built from; a host may bring subclasses of some. Parameter names are the same for all."""
+    """The classes that a VAE is built from; a host may bring subclasses with the same parameter names."""
 
     conv2d: type[nn.Conv2d] = nn.Conv2d
     conv3d: type[nn.Conv3d] = nn.Conv3d

@@ -13,7 +13,10 @@ from .layers import PLAIN, FeatureCache, VAELayers
 from .wan21 import Decoder21, Encoder21
 from .wan22 import Decoder22, Encoder22
 
-SMALL_LATENT = 32 * 32  # pixels of a latent frame below which the first stages spend more time on reading weights than on using them
+# Pixels of a latent frame, and width of a decoder: smaller frames in wider stages take more time to read the weights
+# than to use them.
+SMALL_LATENT, WIDE_DECODER = 32 * 32, 64
+
 
 class WanVAE(nn.Module):
     """Causal video autoencoder, version 2.1 (z16, 4×8×8) or 2.2 (z48, 4×16×16).
@@ -89,10 +92,10 @@ class WanVAE(nn.Module):
         return map(partial(torch.clamp, min=-1, max=1), regroup(self.raw_chunks(latents)))
 
     def raw_chunks(self, latents: Tensor) -> Iterator[Tensor]:
-        """The same frames in float32, not clamped, in chunks as the decoder gives them. Small latent frames enter in pairs."""
+        """The same frames in float32, not clamped, in the decoder's own chunks. Small latent frames enter in pairs."""
         cache: FeatureCache = {}
         mean, std = self._statistics(self.device)
-        small = latents.shape[3] * latents.shape[4] < SMALL_LATENT and self.config.decoder_dim >= 64
+        small = latents.shape[3] * latents.shape[4] < SMALL_LATENT and self.config.decoder_dim >= WIDE_DECODER
         step = 2 if small else 1
         ends = (1, *range(1 + step, latents.shape[2] + step, step))
         for start, end in zip((0, *ends), ends, strict=False):
@@ -114,7 +117,8 @@ class WanVAE(nn.Module):
         ):
             raise InputError(
                 f"a video of shape {tuple(video.shape)}",
-                f"(B, 3, T, H, W) with at least one frame, H and W multiples of {stride} for the {self.config.version} VAE",
+                f"(B, 3, T, H, W) with at least one frame, H and W multiples of {stride} "
+                f"for the {self.config.version} VAE",
             )
 
     def _check_latents(self, latents: Tensor) -> None:
