@@ -44,7 +44,7 @@ class Constant:
     """A VAE whose tiles are of one value each: 0, 1, 2, … in the order in which they are decoded."""
 
     def __init__(self, config):
-        self.config, self.tiles = config, 0
+        self.config, self.device, self.tiles = config, "cpu", 0
 
     def raw_chunks(self, latents):
         b, _, n, h, w = latents.shape

@@ -133,7 +133,8 @@ class WanDiT(nn.Module):
     def embed(self, x: Tensor) -> tuple[Tensor, Grid]:
         """(B, C, T, H, W) → tokens (B, L, D) float32 and their grid."""
         x = self.patch_embedding(x.to(self.compute_dtype))  # (B, D, t, h, w)
-        return x.flatten(2).transpose(1, 2).float().contiguous(), tuple(x.shape[2:])
+        t, h, w = x.shape[2:]
+        return x.flatten(2).transpose(1, 2).float().contiguous(), (t, h, w)
 
     def rope(self, grid: Grid, device) -> Tensor:
         """Rotary table (L, head_dim / 2) of the tokens."""

@@ -103,9 +103,8 @@ class WanVAE(nn.Module):
             yield from map(Tensor.float, self.decoder(self.conv2(z.to(self.dtype)), cache))
 
     def _statistics(self, device) -> tuple[Tensor, Tensor]:
-        return tuple(
-            torch.tensor(values, device=device).view(1, -1, 1, 1, 1) for values in (self.config.mean, self.config.std)
-        )
+        mean, std = (torch.tensor(values, device=device) for values in (self.config.mean, self.config.std))
+        return mean.view(1, -1, 1, 1, 1), std.view(1, -1, 1, 1, 1)
 
     def _check_pixels(self, video: Tensor) -> None:
         stride = self.config.space_stride
@@ -137,13 +136,14 @@ def regroup(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
     Raises:
         InputError: a chunk that is not 5-D.
     """
-    held, size = [], 1
+    held: list[Tensor] = []
+    size = 1
     for chunk in chunks:
         if chunk.ndim != 5 or (held and chunk.shape[3:] != held[0].shape[3:]):
             raise InputError(f"a video chunk of shape {tuple(chunk.shape)}", "(B, 3, T, H, W), all of one size")
         start = 0
         while start < chunk.shape[2]:
-            missing = size - sum(part.shape[2] for part in held)
+            missing = size - sum(frames.shape[2] for frames in held)
             held.append(chunk[:, :, start : start + missing])
             start += held[-1].shape[2]
             if held[-1].shape[2] == missing:

@@ -78,8 +78,8 @@ class Encoder22(nn.Module):
         widths = [config.dim * m for m in (1, *config.multipliers)]
         self.conv1 = layers.causal_conv(3 * config.pixel_fold**2, widths[0])
         self.downsamples = nn.ModuleList(
-            DownStage(*pair, temporal, layers)
-            for *pair, temporal in zip(widths, widths[1:], (*config.temporal_down, None), strict=False)
+            DownStage(channels_in, channels, temporal, layers)
+            for channels_in, channels, temporal in zip(widths, widths[1:], (*config.temporal_down, None), strict=False)
         )
         self.middle = Middle(widths[-1], layers)
         self.head = layers.output_head(widths[-1], 2 * config.z_channels, layers)
@@ -101,7 +101,8 @@ class Decoder22(nn.Module):
         self.middle = Middle(widths[0], layers)
         temporal_up = (*config.temporal_down[::-1], None)
         self.upsamples = nn.ModuleList(
-            UpStage(*pair, temporal, layers) for *pair, temporal in zip(widths, widths[1:], temporal_up, strict=False)
+            UpStage(channels_in, channels, temporal, layers)
+            for channels_in, channels, temporal in zip(widths, widths[1:], temporal_up, strict=False)
         )
         self.head = layers.output_head(widths[-1], 3 * config.pixel_fold**2, layers)
 
