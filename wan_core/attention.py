@@ -44,7 +44,7 @@ _MAKERS = {"flash": _flash, "sage": _sage}
 BACKENDS = ("sdpa", *_MAKERS, "auto")
 
 
-def attention(name: str) -> Attention:
+def get_backend(name: str) -> Attention:
     """The backend of this name.
 
     Args:

@@ -7,18 +7,19 @@ python, where one is found, with the attention that it takes on a CPU by itself 
 
 import argparse
 import subprocess
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import measure
 from benchmarks.rivals import comfyui_dit, diffusers_dit, open_comfyui, padded
 from scripts.canvas import find_comfyui, python_of
 from wan_core.checkpoints.build import is_float32_layer
 from wan_core.config import DiTConfig
+from wan_core.cpu import make_dit
 from wan_core.dit import WanDiT
-from wan_core.ops import Layers
 
 CONFIG = DiTConfig(dim=512, ffn_dim=1408, heads=4, layers=8)  # as in A14B, the feed-forward is 2.7 times as wide
 PROMPT, GRID = 64, (5, 40, 40)  # 5 · 20 · 20 = 2,000 tokens
@@ -30,10 +31,10 @@ TARGETS = {  # ours over theirs
 }
 
 
-def model(dtype: torch.dtype = torch.float32, ops=Layers) -> WanDiT:
+def model(dtype: torch.dtype = torch.float32, make: Callable[[DiTConfig], WanDiT] = make_dit) -> WanDiT:
     """With the layers in float32 that `load_dit` keeps so."""
     torch.manual_seed(0)
-    found = WanDiT(CONFIG, ops)
+    found = make(CONFIG)
     torch.nn.init.normal_(found.head.head.weight, std=0.1)
     for name, parameter in found.named_parameters():
         parameter.data = parameter.data.to(torch.float32 if is_float32_layer(name) else dtype)
@@ -49,7 +50,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
 def compare(report: measure.Report, rival: str, make_theirs, rounds: int) -> None:
     """A forward by itself, which projects the prompt as the rivals do each time, and one within a run, which has it."""
     x, t, text = inputs()
-    reference = model(ops=nn)(x, t, text)  # torch's own layers
+    reference = model(make=WanDiT)(x, t, text)
     for name, dtype in DTYPES.items():
         ours, given = model(dtype), (x, t, text.to(dtype))
         run, theirs = ours.session(), make_theirs(ours)

@@ -21,8 +21,8 @@ import wan_core.memory.offload
 from benchmarks import measure
 from wan_core import WanPipeline
 from wan_core.config import DiTConfig
+from wan_core.cpu import make_dit
 from wan_core.demo.release import DEMO_NUMBERS, demo_model
-from wan_core.dit import WanDiT
 from wan_core.flow import Experts
 from wan_core.testing import write_tiny_model
 
@@ -36,7 +36,7 @@ def wide_pipe(folder: str) -> WanPipeline:
     """The tiny release with wider experts."""
     pipe = WanPipeline.from_pretrained(write_tiny_model(folder))
     torch.manual_seed(0)
-    pipe.high, pipe.low = (WanDiT(WIDE).eval().requires_grad_(False) for _ in range(2))
+    pipe.high, pipe.low = (make_dit(WIDE).eval().requires_grad_(False) for _ in range(2))
     return pipe
 
 
@@ -134,7 +134,7 @@ def guidance(report: measure.Report, rounds: int) -> None:
     """Both passes in one batch against one after the other: `BATCHED_CFG_MAX_TOKENS` stays below where this becomes 1."""
     for config in (DiTConfig(dim=128, ffn_dim=352, heads=4, layers=4, text_dim=64), WIDE):
         torch.manual_seed(0)
-        model = WanDiT(config).eval().requires_grad_(False)
+        model = make_dit(config).eval().requires_grad_(False)
         torch.nn.init.normal_(model.head.head.weight, std=0.1)
         positive, negative = (torch.randn(1, n, config.text_dim) for n in (20, 60))
         for grid in ((5, 8, 8), (5, 16, 16), (5, 24, 24), (5, 40, 40)):

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks import measure
 from benchmarks.cpu.step_cache import Runs
 from scripts.demo_model.judge import psnr
-from wan_core.attention import attention, use_attention
+from wan_core.attention import get_backend, use_attention
 from wan_core.ops import sdpa
 
 STEPS = 20
@@ -23,7 +23,7 @@ STEPS = 20
 def sage_on_cpu():
     """The backend as `attention="sage"` makes it, told that every tensor is on a GPU."""
     with mock.patch("torch.cuda.is_available", lambda: True):
-        backend = attention("sage")
+        backend = get_backend("sage")
 
     def sage(*tensors: Tensor | None) -> Tensor:
         with mock.patch.object(Tensor, "is_cuda", True):

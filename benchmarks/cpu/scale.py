@@ -15,13 +15,12 @@ from benchmarks.gpu.models import decode_flops, forward_flops, stream
 from tests.support.ledger import Ledger
 from wan_core import WanPipeline
 from wan_core.config import PRESETS, VAEConfig
+from wan_core.cpu import make_dit, make_vae
 from wan_core.demo.release import DEMO_NUMBERS, demo_model
-from wan_core.dit import WanDiT
 from wan_core.memory.estimate import decoding_bytes, sampling_bytes
 from wan_core.pipeline import Options, Request
 from wan_core.pipeline.estimate import estimate_memory
 from wan_core.shapes import VideoShape
-from wan_core.vae import WanVAE
 
 MIB, GIB, PROMPT = 2**20, 2**30, 20
 FRAMES = (17, 33, 81, 161, 321)
@@ -77,7 +76,7 @@ def growth(facts: Sequence[tuple]) -> list[list]:
 def forward(shapes: Sequence[VideoShape]) -> list[list]:
     """One forward of the transformer."""
     torch.manual_seed(0)
-    model, facts = WanDiT(PRESET.dit).eval(), []
+    model, facts = make_dit(PRESET.dit).eval(), []
     t, text = torch.tensor([500]), torch.randn(1, PROMPT, PRESET.dit.text_dim)
     for shape in shapes:
         x, tokens = torch.randn(1, *shape.latent(PRESET.vae)), shape.tokens(PRESET.vae, PRESET.dit)
@@ -90,7 +89,7 @@ def forward(shapes: Sequence[VideoShape]) -> list[list]:
 def decode(shapes: Sequence[VideoShape]) -> list[list]:
     """A decode in chunks, each dropped."""
     torch.manual_seed(0)
-    model, facts = WanVAE(PRESET.vae).eval(), []
+    model, facts = make_vae(PRESET.vae).eval(), []
     for shape in shapes:
         latents = torch.randn(1, *shape.latent(PRESET.vae))
         work, name = lambda: stream(model, latents), (shape.frames, f"{shape.width}×{shape.height}")

@@ -27,6 +27,7 @@ from benchmarks.rivals import Codec, comfyui_vae, diffusers_vae, open_comfyui
 from scripts.canvas import find_comfyui, python_of
 from tests.support.ledger import Ledger
 from wan_core.config import VAEConfig
+from wan_core.cpu import make_vae
 from wan_core.vae import WanVAE
 
 CONFIGS = {"2.1": VAEConfig(), "2.2": VAEConfig.wan22()}
@@ -37,7 +38,7 @@ LONG = 33  # frames; memory is taken of these and of FRAMES[0]
 
 
 def model(version: str, dtype: torch.dtype = torch.float32) -> WanVAE:
-    return random_module(lambda: WanVAE(CONFIGS[version]), torch.device("cpu"), dtype)
+    return random_module(lambda: make_vae(CONFIGS[version]), torch.device("cpu"), dtype)
 
 
 def latents(version: str, frames: int) -> Tensor:
@@ -155,7 +156,7 @@ def mp4(report: measure.Report, rounds: int) -> None:
         ("width 4", VAEConfig(dim=4, decoder_dim=4), 81, SIZE),
     ):
         vae, z = (
-            random_module(lambda: WanVAE(config), torch.device("cpu"), torch.float32),
+            random_module(lambda: make_vae(config), torch.device("cpu"), torch.float32),
             torch.randn(1, 16, 1 + frames // 4, size // 8, size // 8),
         )
         chunks = [to_uint8(chunk[0]) for chunk in vae.decode_chunks(z)]

@@ -17,7 +17,9 @@ from torch import nn
 
 from ...wan_core.config import DiTConfig
 from ...wan_core.dit import WanDiT
+from ...wan_core.dit.layers import Block, modulate
 from ...wan_core.dit.rope import rope_table
+from ...wan_core.ops import in_float32
 
 # ComfyUI estimates the memory of a forward pass as latent positions · factor; Wan's factor is its width over this.
 # Source: comfy/supported_models.py WAN21_T2V.
@@ -45,6 +47,20 @@ class HostDiTOps:
         self.Embedding = functools.partial(operations.Embedding, **where)
 
 
+class HostBlock(Block):
+    """The block, with the patches that people set on what comes after cross-attention."""
+
+    def forward(self, x, mod, rope, text):
+        i, dtype = mod.index, text.k.dtype
+        shift1, scale1, gate1, shift2, scale2, gate2 = mod.parts(self.modulation)
+        x = x + gate1[i] * self.self_attn(modulate(self.norm1(x), shift1[i], scale1[i]).to(dtype), rope)
+        x = x + self.cross_attn(in_float32(self.norm3, x).to(dtype), text)
+        options = _forward_options.get().options
+        for patch in options.get("patches", {}).get("attn2_patch", ()):
+            x = patch({"x": x, "transformer_options": options})
+        return x + gate2[i] * self.ffn(modulate(self.norm2(x), shift2[i], scale2[i]).to(dtype))
+
+
 class HostDiT(WanDiT):
     """WanDiT under ComfyUI's memory management, with the hooks that its ecosystem uses.
 
@@ -55,7 +71,7 @@ class HostDiT(WanDiT):
     compute_dtype = property(lambda self: _forward_options.get().dtype)
 
     def __init__(self, config: DiTConfig, device=None, dtype=None, operations=None):
-        super().__init__(config, HostDiTOps(operations, device=device, dtype=dtype), attention=attention)
+        super().__init__(config, HostDiTOps(operations, device=device, dtype=dtype), attention, HostBlock)
         self.dtype = dtype
         for block in (*self.blocks, *getattr(self, "vace_blocks", ())):
             block.self_attn.attention = self_attention
@@ -119,12 +135,16 @@ class HostDiT(WanDiT):
         options["total_blocks"], options["block_type"], options["block_index"] = len(self.blocks), "double", i
         replace = options.get("patches_replace", {}).get("dit", {}).get(("double_block", i))
         if replace is None:
-            x = self._block(i, x, mod, rope, text.blocks[i], options)
+            x = self.blocks[i](x, mod, rope, text.blocks[i])
         else:
             args = {"img": x, "txt": text.blocks[i], "vec": mod, "pe": rope, "transformer_options": options}
 
             def original(a):
-                return {"img": self._block(i, a["img"], a["vec"], a["pe"], a["txt"], a["transformer_options"])}
+                call = _forward_options.set(_forward_options.get()._replace(options=a["transformer_options"]))
+                try:
+                    return {"img": self.blocks[i](a["img"], a["vec"], a["pe"], a["txt"])}
+                finally:
+                    _forward_options.reset(call)
 
             x = replace(args, {"original_block": original})["img"]
         for patch in options.get("patches", {}).get("double_block", ()):
@@ -132,15 +152,6 @@ class HostDiT(WanDiT):
                 {"img": x, "x": None, "vec": mod, "block_index": i, "img_offset": 0, "transformer_options": options}
             )["img"]
         return x
-
-    def _block(self, i, x, mod, rope, keys, options):
-        block, patches = self.blocks[i], options.get("patches", {}).get("attn2_patch", ())
-        if not patches:
-            return block(x, mod, rope, keys)
-        x = block.attend(x, mod, rope, keys)
-        for patch in patches:
-            x = patch({"x": x, "transformer_options": options})
-        return block.feed_forward(x.clone(), mod, keys.k.dtype)  # which writes over it
 
     def _check(self, x, t, text, y, vace):
         """ComfyUI checks its inputs itself, and allows texts beyond 512 tokens."""

@@ -1,6 +1,7 @@
 """Our VAE as a real ComfyUI VAE."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import comfy.model_management
 import comfy.model_patcher
@@ -13,10 +14,10 @@ from ...wan_core.checkpoints.formats import from_state_dict
 from ...wan_core.checkpoints.infer import infer_vae
 from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.config import VAEConfig
+from ...wan_core.cpu.vae import CPU_LAYERS, CpuCausalConv3d, CpuConv2d
 from ...wan_core.errors import InputError
 from ...wan_core.memory.estimate import decoding_bytes
 from ...wan_core.vae import WanVAE
-from ...wan_core.vae.convolution import Direct
 from ...wan_core.vae.tiling import decode_tiled, encode_tiled
 from .checks import check_vae_latents
 from .loading import load_file
@@ -24,25 +25,27 @@ from .loading import load_file
 UNTILED = 9999  # tile_t of the native tiled nodes: the whole clip at a time
 
 
-class _Direct(Direct):
-    def is_direct(self, x):
-        """Not where ComfyUI casts, moves or patches the weights at each use."""
-        return not (self.comfy_cast_weights or self.weight_function or self.bias_function) and super().is_direct(x)
+class WeightsAsTheyAre:
+    """Before `suits` of `wan_core.cpu`: not where ComfyUI casts, moves or patches a layer's weights at each use."""
+
+    def suits(self, x: torch.Tensor) -> bool:
+        return not (self.comfy_cast_weights or self.weight_function or self.bias_function) and super().suits(x)
 
 
-class HostConv2d(_Direct, comfy.ops.disable_weight_init.Conv2d):
-    pass
+class HostConv2d(WeightsAsTheyAre, CpuConv2d, comfy.ops.disable_weight_init.Conv2d):
+    """ComfyUI's convolution, or a faster one on a CPU."""
 
 
-class HostConv3d(_Direct, comfy.ops.disable_weight_init.Conv3d):
+class HostCausalConv3d(WeightsAsTheyAre, CpuCausalConv3d, comfy.ops.disable_weight_init.Conv3d):
+    """The same over time."""
+
     def first_frame(self, x):
-        return self(x, autopad="causal_zero")
+        return comfy.ops.disable_weight_init.Conv3d.forward(self, x, autopad="causal_zero")
 
 
-class HostVAEOps:
-    """ComfyUI's convolutions, with the ways of a CPU beside them."""
-
-    Conv2d, Conv3d = HostConv2d, HostConv3d
+HOST_LAYERS = replace(
+    CPU_LAYERS, conv2d=HostConv2d, conv3d=comfy.ops.disable_weight_init.Conv3d, causal_conv=HostCausalConv3d
+)
 
 
 class HostVAE(WanVAE):
@@ -50,8 +53,8 @@ class HostVAE(WanVAE):
 
     device = dtype = None  # kept by ComfyUI, not read off the weights
 
-    def __init__(self, config: VAEConfig, ops=HostVAEOps):
-        super().__init__(config, ops)
+    def __init__(self, config: VAEConfig):
+        super().__init__(config, HOST_LAYERS)
 
     def _statistics(self, device):
         return torch.zeros(1, device=device), torch.ones(1, device=device)

@@ -8,7 +8,7 @@ from tests.support.goldens import difference, golden
 from wan_core.checkpoints import load_dit
 from wan_core.config import PRESETS, DiTConfig
 from wan_core.dit import WanDiT
-from wan_core.dit.model import folded_scores
+from wan_core.dit.layers import folded_scores
 from wan_core.errors import InputError
 
 NAMES = ("dit_t2v", "dit_i2v", "dit_ti2v", "dit_vace")

@@ -48,9 +48,9 @@ def test_a_backend_is_used_where_it_is_installed(official_folder, pipe, installe
 
 def test_auto_takes_flash_and_never_sage(official_folder, installed, monkeypatch):
     installed()
-    assert wan_core.attention.attention("auto").__name__ == "flash"
+    assert wan_core.attention.get_backend("auto").__name__ == "flash"
     monkeypatch.setitem(sys.modules, "flash_attn", None)
-    assert wan_core.attention.attention("auto") is sdpa
+    assert wan_core.attention.get_backend("auto") is sdpa
 
 
 @pytest.mark.parametrize("name", ["flash", "sage", "ring", 3])

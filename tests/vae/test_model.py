@@ -31,7 +31,7 @@ def test_decoding_is_official(name):
     z = g["in.z"][None]
     assert difference(vae.decode(z)[0], g["out.dec_unclamped"].clamp(-1, 1)) < DECODED[name]
     assert difference(vae.decode(z[:, :, :1])[0], g["out.dec_first_frame"]) < DECODED[name]
-    unclamped = torch.cat(list(vae.decode_pieces(z)), dim=2)
+    unclamped = torch.cat(list(vae.raw_chunks(z)), dim=2)
     assert difference(unclamped[0], g["out.dec_unclamped"]) < DECODED[name]
 
 
@@ -64,7 +64,7 @@ def test_encoded_chunks_of_any_length_are_the_latents_of_encode(name, sizes):
 def test_two_streams_do_not_disturb_each_other(name):
     vae, g = load(name)
     z = g["in.z"][None]
-    pairs = list(zip(vae.decode_chunks(z), vae.decode_chunks(z.flip(-1))))
+    pairs = list(zip(vae.decode_chunks(z), vae.decode_chunks(z.flip(-1)), strict=True))
     assert torch.equal(torch.cat([a for a, _ in pairs], dim=2), vae.decode(z))
     assert torch.equal(torch.cat([b for _, b in pairs], dim=2), vae.decode(z.flip(-1)))
 
@@ -127,7 +127,7 @@ def test_real_sizes(config, parameters, tensors):
 
 def test_latents_of_the_other_vae_are_refused():
     vae, _ = load("vae21")
-    with pytest.raises(InputError, match="16.*2.1 VAE.*TI2V-5B"):
+    with pytest.raises(InputError, match=r"16.*2.1 VAE.*TI2V-5B"):
         vae.decode_chunks(torch.zeros(1, 48, 1, 4, 4))  # at the call, not at the first chunk
 
 

@@ -22,6 +22,45 @@ def test_tiles_cover_everything_once_blended(size, tile, overlap):
     assert weight.min() > 0
 
 
+@pytest.mark.parametrize("overlap", [1, 16, 32])
+def test_ramps_rise_evenly_and_mirror_each_other(overlap):
+    """Over an overlap one tile's weights fall as the next one's rise, in equal steps, so that their sum is 1."""
+    first, second = _ramp(0, 64, 200, overlap), _ramp(64 - overlap, 128 - overlap, 200, overlap)
+    last = _ramp(136, 200, 200, overlap)
+    rise, fall = second[:overlap], first[-overlap:]
+    assert torch.allclose(rise + fall, torch.ones(overlap))
+    assert torch.allclose(rise, torch.arange(1, overlap + 1) / (overlap + 1))
+    assert torch.equal(second[-overlap:], fall) and torch.equal(last[:overlap], rise)
+    assert torch.equal(first[:-overlap], torch.ones(64 - overlap))  # nothing to blend at the frame's edges
+    assert torch.equal(last[overlap:], torch.ones(64 - overlap))
+
+
+def test_a_tile_that_is_all_overlap_rises_and_falls():
+    weights = _ramp(8, 24, 200, 16)
+    assert torch.allclose(weights, weights.flip(0)) and weights.argmax() in (7, 8)
+
+
+class Constant:
+    """A VAE whose tiles are of one value each: 0, 1, 2, … in the order in which they are decoded."""
+
+    def __init__(self, config):
+        self.config, self.device, self.tiles = config, "cpu", 0
+
+    def raw_chunks(self, latents):
+        b, _, n, h, w = latents.shape
+        stride = self.config.space_stride
+        yield torch.full((b, 3, 4 * n - 3, h * stride, w * stride), 0.1 * self.tiles)
+        self.tiles += 1
+
+
+def test_decoded_tiles_fade_into_each_other(vae):
+    stride = vae.config.space_stride
+    video = decode_tiled(Constant(vae.config), torch.zeros(1, vae.config.z_channels, 1, 4, 7), 4 * stride, stride)
+    row = video[0, 0, 0, 0]
+    assert torch.all(row[: 3 * stride] == 0) and torch.allclose(row[4 * stride :], torch.tensor(0.1))
+    assert torch.allclose(row[3 * stride : 4 * stride], 0.1 * torch.arange(1, stride + 1) / (stride + 1))
+
+
 def test_one_tile_is_the_untiled_result(vae):
     z = torch.randn(1, vae.config.z_channels, 3, 4, 6)
     assert torch.allclose(decode_tiled(vae, z, 512, 64), vae.decode(z), atol=1e-6)

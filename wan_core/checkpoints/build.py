@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..cpu import make_dit, make_vae
 from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
 from ..errors import CheckpointError
@@ -43,7 +44,7 @@ def load_dit(
     """
     weights = open_part(source, "dit")
     config = infer_dit(weights, config or sibling_config(source))
-    return _build(lambda: WanDiT(config), weights, dtype, device, keep=is_float32_layer)
+    return _build(lambda: make_dit(config), weights, dtype, device, keep=is_float32_layer)
 
 
 def load_vae(
@@ -60,7 +61,7 @@ def load_vae(
     """
     weights = open_part(source, "vae")
     config = infer_vae(weights, config)
-    return _build(lambda: WanVAE(config), weights, dtype or torch.float32, device)
+    return _build(lambda: make_vae(config), weights, dtype or torch.float32, device)
 
 
 def load_text_encoder(

@@ -1,9 +1,9 @@
-"""The Wan diffusion transformer: embed → run_blocks → head."""
+"""The Wan diffusion transformer: embed → blocks → head."""
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -12,24 +12,22 @@ from torch import Tensor, nn
 
 from ..config import DiTConfig
 from ..errors import InputError
-from ..ops import Attention, Layers, in_float32, sdpa
-from .layers import Block, CrossAttnKV, Head, Modulation
+from ..ops import Attention, in_float32, sdpa
+from .layers import Block, Head, Modulation, TextCache, folded_scores
 from .rope import rope_table
-from .vace import VaceBlock
+from .vace import VaceBlock, VaceState
+
+Grid = tuple[int, int, int]  # tokens along t, h and w
 
 
-class TextCache(NamedTuple):
-    """A prompt as the blocks see it: cross-attention keys of every main block and every VACE block."""
+@dataclass
+class RunCache:
+    """What a model keeps between the calls of one sampling run. Texts and timesteps are recognised by identity."""
 
-    blocks: list[CrossAttnKV]
-    vace_blocks: list[CrossAttnKV]
-
-
-class VaceState(NamedTuple):
-    """One VACE condition on its way through the control branch."""
-
-    tokens: Tensor  # (B, L, D)
-    scale: float
+    text: list[tuple[Tensor, TextCache]] = field(default_factory=list)  # of every prompt so far
+    rope: tuple[tuple[Grid, torch.device], Tensor] | None = None  # of the last grid
+    time: tuple[Tensor, tuple[Tensor, Modulation]] | None = None  # of the last timesteps
+    time_rows: dict[float, tuple[Tensor, Tensor]] = field(default_factory=dict)  # timestep → e (D,), modulation (6, D)
 
 
 class WanDiT(nn.Module):
@@ -37,12 +35,20 @@ class WanDiT(nn.Module):
 
     Args:
         config: sizes; `in_channels` and `vace_layers` decide which of the four it is.
-        ops: namespace of layer factories.
-        attention: (q, k, v, bias) → out.
+        ops: namespace of layer factories, see `wan_core.ops`.
+        attention: (q, k, v, bias) → out, shapes as in `wan_core.ops.sdpa`.
+        block, vace_block: classes of the blocks; a host may bring subclasses.
     Source: Wan2.2 wan/modules/model.py WanModel; Wan2.1 wan/modules/vace_model.py.
     """
 
-    def __init__(self, config: DiTConfig, ops=Layers, attention: Attention = sdpa):
+    def __init__(
+        self,
+        config: DiTConfig,
+        ops=nn,
+        attention: Attention = sdpa,
+        block: type[Block] = Block,
+        vace_block: type[VaceBlock] = VaceBlock,
+    ):
         super().__init__()
         self.config = config
         dim = config.dim
@@ -50,14 +56,14 @@ class WanDiT(nn.Module):
         self.text_embedding = nn.Sequential(ops.Linear(config.text_dim, dim), nn.GELU("tanh"), ops.Linear(dim, dim))
         self.time_embedding = nn.Sequential(ops.Linear(config.freq_dim, dim), nn.SiLU(), ops.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(dim, 6 * dim))
-        self.blocks = nn.ModuleList(Block(config, ops, attention) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(block(config, ops, attention) for _ in range(config.layers))
         self.head = Head(config, ops)
         if config.vace_layers:
             self.vace_patch_embedding = ops.Conv3d(
                 config.vace_channels, dim, kernel_size=config.patch, stride=config.patch
             )
             self.vace_blocks = nn.ModuleList(
-                VaceBlock(config, ops, attention, first=n == 0) for n in range(len(config.vace_layers))
+                vace_block(config, ops, attention, first=n == 0) for n in range(len(config.vace_layers))
             )
 
     @property
@@ -73,7 +79,7 @@ class WanDiT(nn.Module):
         y: Tensor | None = None,
         vace: Tensor | Sequence[Tensor] | None = None,
         vace_scale: float | Sequence[float] = 1.0,
-        memory: dict | None = None,
+        cache: RunCache | None = None,
     ) -> Tensor:
         """Velocity of noisy latents.
 
@@ -84,60 +90,67 @@ class WanDiT(nn.Module):
             y: (B, C', T, H, W) condition of an I2V model, joined to x's channels.
             vace: (B, 96, T, H, W) control of a VACE model, or a list of them with one scale each.
             vace_scale: strength of the control.
-            memory: a dict that the caller keeps for one sampling run; what does not change between steps is kept in it.
+            cache: kept by the caller for one sampling run, see `session`; None: nothing is kept.
         Returns:
             (B, C_out, T, H, W) float32.
         Raises:
             InputError: shapes that do not fit this model.
         """
         self._check(x, t, text, y, vace)
-        memory = {} if memory is None else memory
+        cache = RunCache() if cache is None else cache
         tokens, grid = self.embed(x if y is None else torch.cat((x, y.to(x).expand(len(x), -1, -1, -1, -1)), dim=1))
-        e, mod = self._recall(memory, "time", t, lambda: self.embed_time(t.expand(len(x), *t.shape[1:]), memory))
-        keys = self._recall(memory, "text", text, lambda: self.embed_text(text), room=None)
-        rope = self._recall(memory, "rope", (grid, x.device), lambda: self.rope(grid, x.device))
+        e, mod = self._time(t, cache)
+        keys, rope = self._text(text, cache), self._rope(grid, x.device, cache)
         controls = self.embed_vace(tokens, vace, vace_scale)
         tokens = self.run_blocks(tokens, mod, rope, keys, controls)
         return self.unpatchify(self.head(tokens, e, mod.index), grid)
 
-    def session(self):
-        """This model for one sampling run: rotary tables, text projections and cross-attention keys are kept between calls.
+    def session(self) -> Callable[..., Tensor]:
+        """This model for one sampling run: called as the model is, it keeps rotary tables, time embeddings, text
+        projections and cross-attention keys between calls.
 
         Make a new one when the weights change, and drop it after the run.
         """
-        return functools.partial(self, memory={})
+        return functools.partial(self, cache=RunCache())
 
-    @staticmethod
-    def _recall(memory: dict, name: str, key, compute, room: int | None = 1):
-        """compute(), or its earlier result for this very `key` (a tensor is compared by identity); keeps `room` results."""
-        kept = memory.setdefault(name, [])
-        for known, result in kept:
-            if known is key or (isinstance(key, tuple) and known == key):
-                return result
-        kept.append((key, compute()))
-        if room is not None:
-            del kept[:-room]
-        return kept[-1][1]
+    def _time(self, t: Tensor, cache: RunCache) -> tuple[Tensor, Modulation]:
+        if cache.time is None or cache.time[0] is not t:
+            cache.time = t, self.embed_time(t, cache)
+        return cache.time[1]
 
-    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """(B, C, T, H, W) → tokens (B, L, D) float32 and their (t, h, w) grid."""
-        x = self.patch_embedding(x.to(self.compute_dtype))
-        return x.flatten(2).transpose(1, 2).float().contiguous(), tuple(x.shape[2:])
+    def _text(self, text: Tensor, cache: RunCache) -> TextCache:
+        kept = next((kept for known, kept in cache.text if known is text), None)
+        if kept is None:
+            kept = self.embed_text(text)
+            cache.text.append((text, kept))
+        return kept
 
-    def rope(self, grid: tuple[int, int, int], device) -> Tensor:
-        """Rotary table of the tokens."""
+    def _rope(self, grid: Grid, device: torch.device, cache: RunCache) -> Tensor:
+        if cache.rope is None or cache.rope[0] != (grid, device):
+            cache.rope = (grid, device), self.rope(grid, device)
+        return cache.rope[1]
+
+    def embed(self, x: Tensor) -> tuple[Tensor, Grid]:
+        """(B, C, T, H, W) → tokens (B, L, D) float32 and their grid."""
+        x = self.patch_embedding(x.to(self.compute_dtype))  # (B, D, t, h, w)
+        t, h, w = x.shape[2:]
+        return x.flatten(2).transpose(1, 2).float().contiguous(), (t, h, w)
+
+    def rope(self, grid: Grid, device) -> Tensor:
+        """Rotary table (L, head_dim / 2) of the tokens."""
         return rope_table([torch.arange(size) for size in grid], self.config.head_dim, device)
 
-    def embed_time(self, t: Tensor, memory: dict | None = None) -> tuple[Tensor, Modulation]:
-        """Embedding (U, D) of the distinct timesteps in t, and the blocks' modulation; `memory` as in `forward`."""
-        values, index = t.reshape(len(t), -1).unique(return_inverse=True)
-        known = {} if memory is None else memory.setdefault("timesteps", {})
-        wanted = values.tolist()
-        new = [value for value in wanted if value not in known]
+    def embed_time(self, t: Tensor, cache: RunCache | None = None) -> tuple[Tensor, Modulation]:
+        """Embedding (U, D) of the distinct timesteps in t and the blocks' modulation, each computed once in a run."""
+        known = RunCache().time_rows if cache is None else cache.time_rows
+        values, index = t.reshape(len(t), -1).unique(return_inverse=True)  # (U,), (B, 1 or L)
+        timesteps = values.tolist()
+        new = [timestep for timestep in timesteps if timestep not in known]
         if new:
             e = in_float32(self.time_embedding, timestep_features(values.new_tensor(new), self.config.freq_dim))
-            known.update(zip(new, zip(e, in_float32(self.time_projection, e).unflatten(-1, (6, -1)))))
-        e, rows = (torch.stack(kept) for kept in zip(*(known[value] for value in wanted)))
+            rows = in_float32(self.time_projection, e).unflatten(-1, (6, -1))  # (U, 6, D)
+            known.update(zip(new, zip(e, rows, strict=True), strict=True))
+        e, rows = (torch.stack(kept) for kept in zip(*(known[timestep] for timestep in timesteps), strict=True))
         return e, Modulation(rows, index if len(values) > 1 else index[:, :1])
 
     def embed_text(self, text: Tensor) -> TextCache:
@@ -156,7 +169,7 @@ class WanDiT(nn.Module):
         )
 
     def embed_vace(self, x: Tensor, vace, scale) -> list[VaceState]:
-        """VaceState tokens (B, L, D) of each VACE condition, joined with the video tokens x."""
+        """Each VACE condition as it enters the control branch, joined with the video tokens x (B, L, D)."""
         if vace is None:
             return []
         vace = [vace] if isinstance(vace, Tensor) else list(vace)
@@ -165,7 +178,7 @@ class WanDiT(nn.Module):
         if len(scales) != len(vace):
             raise InputError(f"{len(vace)} VACE conditions with {len(scales)} scales", "one scale for each")
         controls = []
-        for condition, strength in zip(vace, scales):
+        for condition, strength in zip(vace, scales, strict=True):
             tokens = self.vace_patch_embedding(condition.to(self.compute_dtype)).flatten(2).transpose(1, 2)
             controls.append(VaceState(self.vace_blocks[0].join(tokens, x, self.compute_dtype), strength))
         return controls
@@ -173,23 +186,23 @@ class WanDiT(nn.Module):
     def run_blocks(
         self, x: Tensor, mod: Modulation, rope: Tensor, text: TextCache, controls: list[VaceState]
     ) -> Tensor:
-        """Tokens (B, L, D) through all blocks. Each hint is made just before it is added, so none is stored."""
-        hints = {layer: n for n, layer in enumerate(self.config.vace_layers)}
+        """Tokens (B, L, D) through all blocks. Each VACE residual is made just before it is added; none is stored."""
+        branch = {layer: n for n, layer in enumerate(self.config.vace_layers)}
         for i in range(len(self.blocks)):
             x = self.run_block(i, x, mod, rope, text)
-            if i in hints:
-                block, keys = self.vace_blocks[hints[i]], text.vace_blocks[hints[i]]
+            if i in branch:
+                block, keys = self.vace_blocks[branch[i]], text.vace_blocks[branch[i]]
                 for c, (tokens, scale) in enumerate(controls):
-                    tokens, hint = block.vace_residual(tokens, mod, rope, keys)
+                    tokens, residual = block.vace_residual(tokens, mod, rope, keys)
                     controls[c] = VaceState(tokens, scale)
-                    x = x + hint * scale
+                    x = x + residual * scale
         return x
 
     def run_block(self, i: int, x: Tensor, mod: Modulation, rope: Tensor, text: TextCache) -> Tensor:
         """One main block."""
         return self.blocks[i](x, mod, rope, text.blocks[i])
 
-    def unpatchify(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    def unpatchify(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, L, patch values) → (B, C_out, T, H, W); within a patch the channel varies fastest."""
         (t, h, w), (p, q, r) = grid, self.config.patch
         return rearrange(x, "b (t h w) (p q r c) -> b c (t p) (h q) (w r)", t=t, h=h, w=w, p=p, q=q, r=r).float()
@@ -211,9 +224,9 @@ class WanDiT(nn.Module):
                 f"y of shape {tuple(y.shape)} with x of shape {tuple(x.shape)}",
                 "equal (T, H, W), and one y or one for each",
             )
-        if any(size % patch for size, patch in zip(x.shape[2:], config.patch)):
+        if any(size % patch for size, patch in zip(x.shape[2:], config.patch, strict=True)):
             raise InputError(f"latents of size {tuple(x.shape[2:])}", f"multiples of the patch {config.patch}")
-        tokens = math.prod(size // patch for size, patch in zip(x.shape[2:], config.patch))
+        tokens = math.prod(size // patch for size, patch in zip(x.shape[2:], config.patch, strict=True))
         if t.ndim == 0 or len(t) not in (1, len(x)) or tuple(t.shape[1:]) not in ((), (tokens,)):
             raise InputError(f"t of shape {tuple(t.shape)}", f"({len(x)},) or ({len(x)}, {tokens})")
         if text.ndim != 3 or text.shape[1] > config.text_len or text.shape[2] != config.text_dim:
@@ -237,19 +250,3 @@ def timestep_features(t: Tensor, dim: int) -> Tensor:
     ladder = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=t.device) / half)
     angles = torch.outer(t.double(), ladder)
     return torch.cat((angles.cos(), angles.sin()), dim=1).float()
-
-
-def folded_scores(count: int, dtype: torch.dtype) -> Tensor:
-    """What to add to the scores of a few equal keys so that they weigh as much as `count` of them.
-
-    In float32 one key with log(count) does. bfloat16 cannot hold log(count) closely enough, so the rest goes to a
-    second or third key, until less than 1e-5 of the weight is missing.
-    """
-    scores, left = [], float(count)
-    while left > 1e-5 * count:
-        score = torch.tensor(math.log(left), dtype=dtype)
-        if math.exp(score) > left:
-            score = torch.nextafter(score, torch.tensor(-math.inf, dtype=dtype))
-        scores.append(score)
-        left -= math.exp(score)
-    return torch.stack(scores)

@@ -20,7 +20,7 @@ def rope_table(positions: Sequence[Tensor], head_dim: int, device=None) -> Tenso
     """
     spatial = 2 * (head_dim // 6)
     axes = []
-    for position, channels in zip(positions, (head_dim - 2 * spatial, spatial, spatial)):
+    for position, channels in zip(positions, (head_dim - 2 * spatial, spatial, spatial), strict=True):
         ladder = BASE ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
         angles = torch.outer(position.double(), ladder)
         axes.append(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
@@ -40,10 +40,6 @@ def rope_table(positions: Sequence[Tensor], head_dim: int, device=None) -> Tenso
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate neighbouring channel pairs of x (B, L, heads, head_dim) by `table` (L or B × L, head_dim/2); keeps x's dtype.
-
-    Where no gradient is asked for, a float32 x is written over.
-    """
-    pairs, table = torch.view_as_complex(x.float().unflatten(-1, (-1, 2))), table.unsqueeze(-2)
-    pairs = pairs * table if torch.is_grad_enabled() else pairs.mul_(table)
-    return torch.view_as_real(pairs).flatten(-2).to(x.dtype)
+    """Rotate neighbouring channel pairs of x (B, L, heads, head_dim) by `table` (L, head_dim/2); keeps x's dtype."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # (B, L, heads, head_dim / 2)
+    return torch.view_as_real(pairs * table.unsqueeze(-2)).flatten(-2).to(x.dtype)

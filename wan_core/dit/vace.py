@@ -1,10 +1,19 @@
-"""The VACE branch: a few extra blocks that turn a video-condition unit into hints for the main blocks."""
+"""The VACE branch: a few extra blocks that turn a video-condition unit into residuals for the main blocks."""
+
+from typing import NamedTuple
 
 from torch import Tensor
 
 from ..config import DiTConfig
 from ..ops import Attention
 from .layers import Block, CrossAttnKV, Modulation
+
+
+class VaceState(NamedTuple):
+    """One VACE condition on its way through the control branch."""
+
+    tokens: Tensor  # (B, L, D)
+    scale: float
 
 
 class VaceBlock(Block):
@@ -20,10 +29,10 @@ class VaceBlock(Block):
         self.after_proj = ops.Linear(config.dim, config.dim)
 
     def join(self, control: Tensor, x: Tensor, dtype) -> Tensor:
-        """VaceState tokens entering the branch, both (B, L, D)."""
+        """Control tokens that enter the branch: control and video tokens, both (B, L, D), as one."""
         return self.before_proj(control.to(dtype)) + x
 
     def vace_residual(self, control: Tensor, mod: Modulation, rope: Tensor, text: CrossAttnKV) -> tuple[Tensor, Tensor]:
-        """The next control tokens, and the hint to add to the main stream."""
+        """The next control tokens, and what to add to the video tokens, both (B, L, D)."""
         control = self(control, mod, rope, text)
         return control, self.after_proj(control.to(text.k.dtype))

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..attention import attention as attention_backend
-from ..attention import use_attention
+from ..attention import get_backend, use_attention
 from ..checkpoints import ModelFiles, load_dit, load_text_encoder, load_vae, open_model, open_tokenizer
 from ..checkpoints.identify import identify_experts
 from ..config import Preset
@@ -89,7 +88,7 @@ class WanPipeline:
     ) -> "WanPipeline":
         """From a model that `open_model` has opened; everything else as in `from_pretrained`."""
         device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
-        backend = attention_backend(attention)
+        backend = get_backend(attention)
         # umT5 overflows in float16; bfloat16 has the range that it was trained in.
         text_dtype = torch.bfloat16 if torch_dtype == torch.float16 else torch_dtype
         preset = files.preset

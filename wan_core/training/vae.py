@@ -11,7 +11,7 @@ from ..config import VAEConfig
 from ..vae import WanVAE
 from ..vae.layers import AttentionBlock, FeatureCache, ResidualBlock, Upsample
 from ..vae.losses import PatchDiscriminator, Perceptual, edge_loss, kl_to_normal, weighted_l1
-from ..vae.streaming import regroup
+from ..vae.model import regroup
 
 Batch = tuple[Tensor, Tensor | None]  # video (B, 3, T, H, W) in [-1, 1], weight (B, 1, T, H, W) or None
 
@@ -67,8 +67,8 @@ def moments(vae: WanVAE, video: Tensor) -> tuple[Tensor, Tensor]:
 def reconstruct(vae: WanVAE, z: Tensor) -> Tensor:
     """Latents that are not normalised → video, not clamped: a clamp has no gradient outside [-1, 1]."""
     cache: FeatureCache = {}
-    pieces = [piece for part in z.split(1, dim=2) for piece in vae.decoder(vae.conv2(part), cache)]
-    return torch.cat(pieces, dim=2).float()
+    chunks = [chunk for frame in z.split(1, dim=2) for chunk in vae.decoder(vae.conv2(frame), cache)]
+    return torch.cat(chunks, dim=2).float()
 
 
 @dataclass(frozen=True)

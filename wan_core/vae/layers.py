@@ -7,36 +7,53 @@ Source: Wan2.2 wan/modules/vae2_1.py.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .convolution import convolved, is_direct, norm_silu_conv, norm_silu_conv_narrow, upsample_conv
-
 FeatureCache = dict[nn.Module, Tensor]
 
+CHUNK_PIXELS = 4096  # of all frames in a chunk together, from an upsampling on; two frames at least
 
-def causal(conv: nn.Module, x: Tensor, cache: FeatureCache) -> Tensor:
-    """A convolution whose time taps end at the present frame; zeros stand before the start of the video."""
-    history = conv.kernel_size[0] - 1
-    past = cache.get(conv)
-    if past is None and x.shape[2] == 1 and hasattr(conv, "first_frame"):  # not torch's own
-        cache[conv] = F.pad(x, (0, 0, 0, 0, history - 1, 0))
-        return conv.first_frame(x)
-    if past is None:
-        past = x.new_zeros(*x.shape[:2], history, *x.shape[3:])
-    x = torch.cat((past, x), dim=2)
-    cache[conv] = past.copy_(x[:, :, x.shape[2] - history :])
-    return convolved(conv, x)
+
+class CausalConv3d(nn.Conv3d):
+    """A convolution whose time taps end at the present frame; zeros stand before the start of the video.
+
+    Height and width keep their size; time does too, since the frames that the first taps see come from the cache.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: tuple[int, int, int] = (3, 3, 3)):
+        super().__init__(channels_in, channels_out, kernel, padding=(0, kernel[1] // 2, kernel[2] // 2))
+
+    def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
+        if x.shape[2] == 1 and self not in cache:
+            cache[self] = F.pad(x, (0, 0, 0, 0, self.kernel_size[0] - 2, 0))
+            return self.first_frame(x)
+        return super().forward(self.with_past(x, cache))
+
+    def with_past(self, x: Tensor, cache: FeatureCache) -> Tensor:
+        """x (B, C, T, H, W) after the frames before it: (B, C, history + T, H, W). Its last frames go to the cache."""
+        history = self.kernel_size[0] - 1
+        past = cache[self] if self in cache else x.new_zeros(*x.shape[:2], history, *x.shape[3:])
+        x = torch.cat((past, x), dim=2)
+        cache[self] = past.copy_(x[:, :, x.shape[2] - history :])
+        return x
+
+    def first_frame(self, x: Tensor) -> Tensor:
+        """x (B, C, 1, H, W), the start of a video, by the last tap in time alone: the others see zeros."""
+        return F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, padding=self.padding[1:]).unsqueeze(2)
 
 
 def frames_as_batch(x: Tensor) -> Tensor:
     return rearrange(x, "b c t h w -> (b t) c h w")
 
 
-class RMSNorm(nn.Module):
+class ChannelRMSNorm(nn.Module):
     """x / ‖x‖₂ over channels · √C · gamma."""
 
     def __init__(self, channels: int, dims: int):
@@ -48,42 +65,39 @@ class RMSNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a shortcut. On a CPU the result is written over x."""
+    """Two convolutions and a shortcut."""
 
-    def __init__(self, channels_in: int, channels_out: int, ops):
+    def __init__(self, channels_in: int, channels_out: int, layers: "VAELayers"):
         super().__init__()
         self.residual = nn.ModuleDict(
             {
-                "0": RMSNorm(channels_in, 3),
-                "2": ops.Conv3d(channels_in, channels_out, 3, padding=(0, 1, 1)),
-                "3": RMSNorm(channels_out, 3),
-                "6": ops.Conv3d(channels_out, channels_out, 3, padding=(0, 1, 1)),
+                "0": ChannelRMSNorm(channels_in, 3),
+                "2": layers.causal_conv(channels_in, channels_out),
+                "3": ChannelRMSNorm(channels_out, 3),
+                "6": layers.causal_conv(channels_out, channels_out),
             }
         )
-        self.shortcut = ops.Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.shortcut = layers.conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
         norm1, conv1, norm2, conv2 = self.residual.values()
-        if is_direct(conv1, x):
-            h = norm_silu_conv(norm1, conv1, x, cache)
-            return norm_silu_conv(norm2, conv2, h, cache, add=self.shortcut(x))
-        h = causal(conv1, F.silu(norm1(x)), cache)
-        h = causal(conv2, F.silu(norm2(h)), cache)
+        h = conv1(F.silu(norm1(x)), cache)  # (B, C_out, T, H, W)
+        h = conv2(F.silu(norm2(h)), cache)
         return h + self.shortcut(x)
 
 
 class AttentionBlock(nn.Module):
     """Single-head attention within each frame."""
 
-    def __init__(self, channels: int, ops):
+    def __init__(self, channels: int, layers: "VAELayers"):
         super().__init__()
-        self.norm = RMSNorm(channels, 2)
-        self.to_qkv = ops.Conv2d(channels, 3 * channels, 1)
-        self.proj = ops.Conv2d(channels, channels, 1)
+        self.norm = ChannelRMSNorm(channels, 2)
+        self.to_qkv = layers.conv2d(channels, 3 * channels, 1)
+        self.proj = layers.conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
         b, _, _, h, w = x.shape
-        qkv = self.to_qkv(self.norm(frames_as_batch(x)))
+        qkv = self.to_qkv(self.norm(frames_as_batch(x)))  # (B · T, 3 C, H, W)
         q, k, v = rearrange(qkv, "n (three c) h w -> three n 1 (h w) c", three=3)
         out = F.scaled_dot_product_attention(q, k, v)
         out = self.proj(rearrange(out, "n 1 (h w) c -> n c h w", h=h, w=w))
@@ -93,11 +107,11 @@ class AttentionBlock(nn.Module):
 class Downsample(nn.Module):
     """Halves height and width and, with `temporal`, time; the first frame of a video stays alone."""
 
-    def __init__(self, channels: int, temporal: bool, ops):
+    def __init__(self, channels: int, temporal: bool, layers: "VAELayers"):
         super().__init__()
-        self.resample = nn.ModuleDict({"1": ops.Conv2d(channels, channels, 3, stride=2)})
+        self.resample = nn.ModuleDict({"1": layers.conv2d(channels, channels, 3, stride=2)})
         if temporal:
-            self.time_conv = ops.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1))
+            self.time_conv = layers.conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1))
         self.temporal = temporal
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
@@ -116,42 +130,39 @@ class Upsample(nn.Module):
     The temporal convolution never sees that first frame: its history starts with zeros at the second chunk.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, temporal: bool, ops):
+    def __init__(self, channels_in: int, channels_out: int, temporal: bool, layers: "VAELayers"):
         super().__init__()
-        self.resample = nn.ModuleDict({"1": ops.Conv2d(channels_in, channels_out, 3, padding=1)})
+        self.resample = nn.ModuleDict({"1": layers.conv2d(channels_in, channels_out, 3, padding=1)})
         if temporal:
-            self.time_conv = ops.Conv3d(channels_in, 2 * channels_in, (3, 1, 1))
+            self.time_conv = layers.causal_conv(channels_in, 2 * channels_in, (3, 1, 1))
         self.temporal = temporal
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
-        """The result; where frames are large, two or a few at a time, so that few are held in the stages to come."""
+        """The result in chunks of a few frames, so that few are held in the stages to come."""
         if self.temporal:
             if self.time_conv in cache:
-                x = causal(self.time_conv, x, cache)
-                x = rearrange(x, "b (two c) t h w -> b c (t two) h w", two=2)
+                x = rearrange(self.time_conv(x, cache), "b (two c) t h w -> b c (t two) h w", two=2)
             else:
                 cache[self.time_conv] = x.new_zeros(x.shape[0], x.shape[1], 2, *x.shape[3:])
-        # Two frames, or more of small ones: wide layers prepare their filters again for each piece. Even, so that a piece holds
-        # whole pairs of doubled frames.
-        frames = 2 * max(1, 2048 // (4 * x.shape[3] * x.shape[4]))
-        yield from map(self.enlarged, x.split(frames, dim=2))
+        # Whole pairs of frames that were doubled in time; more than one where they are small, since each chunk has to
+        # read the weights of the stages to come.
+        pairs = max(1, CHUNK_PIXELS // (2 * 4 * x.shape[3] * x.shape[4]))
+        yield from map(self.enlarged, x.split(2 * pairs, dim=2))
 
     def enlarged(self, x: Tensor) -> Tensor:
-        """Twice as high and wide."""
-        if is_direct(self.resample["1"], x, scale=2):
-            return upsample_conv(self.resample["1"], x)
+        """(B, C, T, H, W) → (B, C_out, T, 2H, 2W)."""
         b = x.shape[0]
         x = F.interpolate(frames_as_batch(x), scale_factor=2.0, mode="nearest-exact")
         return rearrange(self.resample["1"](x), "(b t) c h w -> b c t h w", b=b)
 
 
-def in_pieces(layers: Sequence[nn.Module], x: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
-    """x through the decoder's layers; what one of them gives in pieces goes on piece by piece."""
+def in_chunks(layers: Sequence[nn.Module], x: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
+    """x through the decoder's layers; what one of them gives in chunks goes on chunk by chunk."""
     for i, layer in enumerate(layers):
         x = layer(x, cache)
         if isinstance(x, Iterator):
-            for piece in x:
-                yield from in_pieces(layers[i + 1 :], piece, cache)
+            # `map`, since a loop would hold each chunk until the layers to come are done with it.
+            yield from chain.from_iterable(map(partial(in_chunks, layers[i + 1 :], cache=cache), x))
             return
     yield x
 
@@ -159,12 +170,12 @@ def in_pieces(layers: Sequence[nn.Module], x: Tensor, cache: FeatureCache) -> It
 class Middle(nn.ModuleList):
     """Residual, attention, residual at the lowest resolution."""
 
-    def __init__(self, channels: int, ops):
+    def __init__(self, channels: int, layers: "VAELayers"):
         super().__init__(
             [
-                ResidualBlock(channels, channels, ops),
-                AttentionBlock(channels, ops),
-                ResidualBlock(channels, channels, ops),
+                layers.residual_block(channels, channels, layers),
+                AttentionBlock(channels, layers),
+                layers.residual_block(channels, channels, layers),
             ]
         )
 
@@ -177,13 +188,24 @@ class Middle(nn.ModuleList):
 class OutputHead(nn.ModuleDict):
     """Norm, SiLU and the last convolution."""
 
-    def __init__(self, channels_in: int, channels_out: int, ops):
-        super().__init__(
-            {"0": RMSNorm(channels_in, 3), "2": ops.Conv3d(channels_in, channels_out, 3, padding=(0, 1, 1))}
-        )
+    def __init__(self, channels_in: int, channels_out: int, layers: "VAELayers"):
+        super().__init__({"0": ChannelRMSNorm(channels_in, 3), "2": layers.causal_conv(channels_in, channels_out)})
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
         norm, conv = self.values()
-        if is_direct(conv, x):
-            return norm_silu_conv_narrow(norm, conv, x, cache)
-        return causal(conv, F.silu(norm(x)), cache)
+        return conv(F.silu(norm(x)), cache)
+
+
+@dataclass(frozen=True)
+class VAELayers:
+    """The classes that a VAE is built from; a host may bring subclasses with the same parameter names."""
+
+    conv2d: type[nn.Conv2d] = nn.Conv2d
+    conv3d: type[nn.Conv3d] = nn.Conv3d
+    causal_conv: type[CausalConv3d] = CausalConv3d
+    residual_block: type[ResidualBlock] = ResidualBlock
+    upsample: type[Upsample] = Upsample
+    output_head: type[OutputHead] = OutputHead
+
+
+PLAIN = VAELayers()

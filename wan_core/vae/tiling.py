@@ -4,6 +4,8 @@ Space is cut, time is not: every tile runs through the whole clip with a feature
 linearly. The result is close to the untiled one, not equal: the middle of the VAE attends over the whole frame.
 """
 
+from itertools import product
+
 import torch
 from torch import Tensor
 
@@ -21,15 +23,14 @@ def decode_tiled(vae: WanVAE, latents: Tensor, tile: int, overlap: int) -> Tenso
         InputError: a tile or an overlap that cannot be used.
     """
     stride = vae.config.space_stride
-    size = tuple(side * stride for side in latents.shape[3:])
-    video, weight = None, None
-    for (top, bottom), (left, right), blend in _tiles(size, tile, overlap, stride):
-        part = latents[:, :, :, top // stride : bottom // stride, left // stride : right // stride]
+    b, _, n, h, w = latents.shape
+    tiles = _tiles(h * stride, w * stride, tile, overlap, stride)
+    video = torch.zeros(b, 3, video_frames(n), h * stride, w * stride, device=vae.device)
+    weight = video.new_zeros(h * stride, w * stride)
+    for (top, bottom), (left, right), blend in tiles:
+        cut = latents[:, :, :, top // stride : bottom // stride, left // stride : right // stride]
         start = 0
-        for chunk in vae.decode_pieces(part):
-            if video is None:
-                video = chunk.new_zeros(len(latents), 3, video_frames(latents.shape[2]), *size)
-                weight = chunk.new_zeros(size)
+        for chunk in vae.raw_chunks(cut):
             frames = slice(start, start + chunk.shape[2])
             video[:, :, frames, top:bottom, left:right] += chunk * blend.to(chunk)
             start = frames.stop
@@ -40,21 +41,23 @@ def decode_tiled(vae: WanVAE, latents: Tensor, tile: int, overlap: int) -> Tenso
 def encode_tiled(vae: WanVAE, video: Tensor, tile: int, overlap: int) -> Tensor:
     """Video (B, 3, T, H, W) in [-1, 1] → normalised latents; arguments as in `decode_tiled`."""
     stride = vae.config.space_stride
-    latents, weight = None, None
-    for (top, bottom), (left, right), blend in _tiles(video.shape[3:], tile, overlap, stride):
-        part = vae.encode(video[..., top:bottom, left:right])
-        blend = blend[stride // 2 :: stride, stride // 2 :: stride].to(part)
-        if latents is None:
-            size = video.shape[3] // stride, video.shape[4] // stride
-            latents, weight = part.new_zeros(*part.shape[:3], *size), part.new_zeros(size)
+    b, _, frames, h, w = video.shape
+    tiles = _tiles(h, w, tile, overlap, stride)
+    latents = torch.zeros(b, vae.config.z_channels, 1 + (frames - 1) // 4, h // stride, w // stride, device=vae.device)
+    weight = latents.new_zeros(h // stride, w // stride)
+    for (top, bottom), (left, right), blend in tiles:
+        blend = blend[stride // 2 :: stride, stride // 2 :: stride].to(latents)
         rows, columns = slice(top // stride, bottom // stride), slice(left // stride, right // stride)
-        latents[..., rows, columns] += part * blend
+        latents[..., rows, columns] += vae.encode(video[..., top:bottom, left:right]) * blend
         weight[rows, columns] += blend
     return latents.div_(weight)
 
 
-def _tiles(size: tuple[int, int], tile: int, overlap: int, stride: int):
-    """((top, bottom), (left, right), weights) of every tile, in pixels and multiples of the stride."""
+Tile = tuple[tuple[int, int], tuple[int, int], Tensor]
+
+
+def _tiles(height: int, width: int, tile: int, overlap: int, stride: int) -> list[Tile]:
+    """(top, bottom), (left, right) and weights of every tile, in pixels and multiples of the stride."""
     tile, overlap = tile // stride * stride, overlap // stride * stride
     if tile < 2 * stride or not 0 <= overlap < tile:
         raise InputError(
@@ -62,10 +65,10 @@ def _tiles(size: tuple[int, int], tile: int, overlap: int, stride: int):
             f"tiles of at least {2 * stride}, and a smaller overlap",
             "256 and 64 suit most cards",
         )
-    for top, bottom in _spans(size[0], tile, overlap):
-        for left, right in _spans(size[1], tile, overlap):
-            rows, columns = _ramp(top, bottom, size[0], overlap), _ramp(left, right, size[1], overlap)
-            yield (top, bottom), (left, right), rows[:, None] * columns
+    return [
+        (rows, columns, _ramp(*rows, height, overlap)[:, None] * _ramp(*columns, width, overlap))
+        for rows, columns in product(_spans(height, tile, overlap), _spans(width, tile, overlap))
+    ]
 
 
 def _spans(size: int, tile: int, overlap: int) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from ..config import VAEConfig
-from .layers import Downsample, FeatureCache, Middle, OutputHead, ResidualBlock, Upsample, causal, in_pieces
+from .layers import Downsample, FeatureCache, Middle, VAELayers, in_chunks
 
 
 def average_down(x: Tensor, channels: int, time: int, space: int) -> Tensor:
@@ -24,8 +24,9 @@ def average_down(x: Tensor, channels: int, time: int, space: int) -> Tensor:
     return reduce(x, "b (c g) t h w -> b c t h w", "mean", c=channels)
 
 
-def add_duplicates(x: Tensor, source: Tensor, time: int) -> Tensor:
-    """x (B, C, T, H, W) plus `source`, whose channels are repeated and unfolded into time × 2 × 2 neighbours; in place.
+def add_duplicates_(x: Tensor, source: Tensor, time: int) -> Tensor:
+    """x (B, C, T, H, W) plus `source`, whose channels are repeated and unfolded into time × 2 × 2 neighbours,
+    in place.
 
     Of the first frame of a video, which is not doubled in time, only the last neighbour is there.
     """
@@ -38,12 +39,11 @@ def add_duplicates(x: Tensor, source: Tensor, time: int) -> Tensor:
 
 
 class DownStage(nn.Module):
-    def __init__(self, channels_in: int, channels: int, temporal: bool | None, ops):
+    def __init__(self, channels_in: int, channels: int, temporal: bool | None, layers: VAELayers):
         super().__init__()
-        layers = [ResidualBlock(channels_in, channels, ops), ResidualBlock(channels, channels, ops)]
+        self.downsamples = nn.ModuleList(layers.residual_block(c, channels, layers) for c in (channels_in, channels))
         if temporal is not None:
-            layers.append(Downsample(channels, temporal, ops))
-        self.downsamples = nn.ModuleList(layers)
+            self.downsamples.append(Downsample(channels, temporal, layers))
         self.channels = channels
         self.time, self.space = 2 if temporal else 1, 1 if temporal is None else 2
 
@@ -55,63 +55,61 @@ class DownStage(nn.Module):
 
 
 class UpStage(nn.Module):
-    def __init__(self, channels_in: int, channels: int, temporal: bool | None, ops):
+    def __init__(self, channels_in: int, channels: int, temporal: bool | None, layers: VAELayers):
         super().__init__()
-        layers = [ResidualBlock(c, channels, ops) for c in (channels_in, channels, channels)]
+        widths = channels_in, channels, channels
+        self.upsamples = nn.ModuleList(layers.residual_block(c, channels, layers) for c in widths)
         if temporal is not None:
-            layers.append(Upsample(channels, channels, temporal, ops))
-        self.upsamples = nn.ModuleList(layers)
+            self.upsamples.append(layers.upsample(channels, channels, temporal, layers))
         self.temporal = temporal
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
-        """The result, in the pieces of its last layer."""
-        own = self.temporal is not None and isinstance(
-            self.upsamples[0].shortcut, nn.Identity
-        )  # then the first block may write over x
-        source, time, start = x.clone() if own else x, 2 if self.temporal else 1, 0
-        for piece in in_pieces(list(self.upsamples), x, cache):
-            end = start + -(-piece.shape[2] // time)
-            yield piece if self.temporal is None else add_duplicates(piece, source[:, :, start:end], time)
+        """The result, in the chunks of its last layer."""
+        time, start = 2 if self.temporal else 1, 0
+        for chunk in in_chunks(list(self.upsamples), x, cache):
+            end = start + -(-chunk.shape[2] // time)
+            yield chunk if self.temporal is None else add_duplicates_(chunk, x[:, :, start:end], time)
             start = end
 
 
 class Encoder22(nn.Module):
-    def __init__(self, config: VAEConfig, ops):
+    def __init__(self, config: VAEConfig, layers: VAELayers):
         super().__init__()
         widths = [config.dim * m for m in (1, *config.multipliers)]
-        self.conv1 = ops.Conv3d(3 * config.pixel_fold**2, widths[0], 3, padding=(0, 1, 1))
+        self.conv1 = layers.causal_conv(3 * config.pixel_fold**2, widths[0])
         self.downsamples = nn.ModuleList(
-            DownStage(*pair, temporal, ops)
-            for *pair, temporal in zip(widths, widths[1:], (*config.temporal_down, None))
+            DownStage(channels_in, channels, temporal, layers)
+            for channels_in, channels, temporal in zip(widths, widths[1:], (*config.temporal_down, None), strict=False)
         )
-        self.middle = Middle(widths[-1], ops)
-        self.head = OutputHead(widths[-1], 2 * config.z_channels, ops)
+        self.middle = Middle(widths[-1], layers)
+        self.head = layers.output_head(widths[-1], 2 * config.z_channels, layers)
 
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
         """One chunk of pixels (B, 3, 1 or 4, H, W) → mean and log-variance (B, 2z, 1, H/16, W/16)."""
         x = rearrange(x, "b c t (h y) (w x) -> b (c x y) t h w", x=2, y=2)
-        x = causal(self.conv1, x, cache)
+        x = self.conv1(x, cache)
         for stage in self.downsamples:
             x = stage(x, cache)
         return self.head(self.middle(x, cache), cache)
 
 
 class Decoder22(nn.Module):
-    def __init__(self, config: VAEConfig, ops):
+    def __init__(self, config: VAEConfig, layers: VAELayers):
         super().__init__()
         widths = [config.decoder_dim * m for m in (config.multipliers[-1], *config.multipliers[::-1])]
-        self.conv1 = ops.Conv3d(config.z_channels, widths[0], 3, padding=(0, 1, 1))
-        self.middle = Middle(widths[0], ops)
+        self.conv1 = layers.causal_conv(config.z_channels, widths[0])
+        self.middle = Middle(widths[0], layers)
         temporal_up = (*config.temporal_down[::-1], None)
         self.upsamples = nn.ModuleList(
-            UpStage(*pair, temporal, ops) for *pair, temporal in zip(widths, widths[1:], temporal_up)
+            UpStage(channels_in, channels, temporal, layers)
+            for channels_in, channels, temporal in zip(widths, widths[1:], temporal_up, strict=False)
         )
-        self.head = OutputHead(widths[-1], 3 * config.pixel_fold**2, ops)
+        self.head = layers.output_head(widths[-1], 3 * config.pixel_fold**2, layers)
 
     def forward(self, z: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
-        """Latent frames (B, z, n, h, w), the first of a video alone → their pixels (B, 3, ·, 16h, 16w), a few frames at a time."""
-        x = self.middle(causal(self.conv1, z, cache), cache)
-        yield from map(lambda piece: self.pixels(piece, cache), in_pieces(list(self.upsamples), x, cache))
+        """Latent frames (B, z, n, h, w), the first of a video alone → their pixels (B, 3, ·, 16h, 16w), in chunks."""
+        x = self.middle(self.conv1(z, cache), cache)
+        yield from (self.pixels(chunk, cache) for chunk in in_chunks(list(self.upsamples), x, cache))
 
     def pixels(self, x: Tensor, cache: FeatureCache) -> Tensor:
         return rearrange(self.head(x, cache), "b (c x y) t h w -> b c t (h y) (w x)", x=2, y=2)
