@@ -1,7 +1,7 @@
 """diffusers and native ComfyUI on our weights: the same tensors, not copies, wherever they take the same dtype.
 
-Each maker returns a call with our arguments. diffusers is imported where it is installed. ComfyUI's modules are there once
-`open_comfyui` has been called in ComfyUI's python.
+Each maker returns a call with our arguments. diffusers is imported where it is installed. ComfyUI's modules are there
+once `open_comfyui` has been called in ComfyUI's python.
 """
 
 import importlib.util

@@ -1,8 +1,8 @@
 """The transformer against diffusers, native ComfyUI and its own bare matmuls: python -m benchmarks.cpu.dit
 
 Width 512, 8 layers, 4 heads of 128, 2,000 tokens, a prompt of 64 tokens, equal random weights. The rivals are given the
-prompt padded to 512 rows, which is what they compute with; ours implies the padding. Native ComfyUI is measured by its own
-python, where one is found, with the attention that it takes on a CPU by itself and with torch's.
+prompt padded to 512 rows, which is what they compute with; ours implies the padding. Native ComfyUI is measured by its
+own python, where one is found, with the attention that it takes on a CPU by itself and with torch's.
 """
 
 import argparse
@@ -63,8 +63,9 @@ def compare(report: measure.Report, rival: str, make_theirs, rounds: int) -> Non
 
 
 def bare(dtype: torch.dtype):
-    """The matmuls and attention calls that the model is defined by, of one forward within a run, as torch does them, on tensors
-    that are ready. Ours needs fewer: with a short prompt a smaller product stands for cross-attention's last one."""
+    """The matmuls and attention calls that the model is defined by, of one forward within a run, as torch does them, on
+    tensors that are ready. Ours needs fewer: with a short prompt a smaller product stands for cross-attention's last
+    one."""
     c, tokens, keys = CONFIG, 2000, PROMPT + (1 if dtype == torch.float32 else 2)
 
     def random(*shape):
@@ -129,7 +130,8 @@ def main() -> None:
         open_comfyui(args.inside, "--cpu", *(["--use-pytorch-cross-attention"] if rival != "ComfyUI" else []))
         report = measure.Report("dit")
         compare(report, rival, comfyui_dit, args.rounds)
-        return report.write()
+        report.write()
+        return
     only, report = args.only or ["diffusers", "itself", "ComfyUI"], measure.Report("dit")
     if "diffusers" in only:
         compare(report, "diffusers", diffusers_dit, args.rounds)

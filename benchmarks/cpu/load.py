@@ -1,7 +1,7 @@
 """Loading a checkpoint of 1 GB: memory, and speed against reading the file: python -m benchmarks.cpu.load
 
-Each load and each plain read runs in a process of its own, from a cold file, in changing order. Wall time, because a disk
-takes no CPU time.
+Each load and each plain read runs in a process of its own, from a cold file, in changing order. Wall time, because a
+disk takes no CPU time.
 """
 
 import argparse
@@ -53,14 +53,16 @@ model, offloader = load_dit(sys.argv[1]), ModelOffloader()
 offloader.prefetch(model)  # touches every page
 offloader.wait_for_prefetch()
 print(json.dumps({
-    "seconds": time.perf_counter() - start, "peak": status("VmHWM:") - resident, "private": status("RssAnon:") - private,
+    "seconds": time.perf_counter() - start,
+    "peak": status("VmHWM:") - resident,
+    "private": status("RssAnon:") - private,
 }))
 """
 )
 
 
 def in_a_process(code: str, file: Path) -> dict:
-    with open(file, "rb") as opened:
+    with file.open("rb") as opened:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     environment = os.environ | {"PYTHONPATH": str(measure.PACK)}
     run = subprocess.run([sys.executable, "-c", code, file], stdout=subprocess.PIPE, check=True, env=environment)

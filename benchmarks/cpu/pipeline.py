@@ -1,5 +1,5 @@
-"""A whole generation: what is no model call, what is computed twice, guidance in one batch, and the switch between experts
-from a slow disk.
+"""A whole generation: what is no model call, what is computed twice, guidance in one batch, and the switch between
+experts from a slow disk.
 
     python -m benchmarks.cpu.pipeline [rest repeated guidance switch]
 """
@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
@@ -81,7 +82,9 @@ def rest(report: measure.Report, rounds: int) -> None:
 
 
 def repeated(report: measure.Report) -> None:
-    """What goes through the text encoder and the layers of text, cross-attention keys and time again, and tables made again."""
+    """What goes through the text encoder and the layers of text, cross-attention keys and time again, and tables made
+    again.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for name, inputs in (("t2v-a14b", {}), ("ti2v-5b", {"image": torch.zeros(3, 64, 64)})):
             pipe = WanPipeline.from_pretrained(write_tiny_model(Path(folder) / name, name))
@@ -131,7 +134,7 @@ def repeated(report: measure.Report) -> None:
 
 
 def guidance(report: measure.Report, rounds: int) -> None:
-    """Both passes in one batch against one after the other: `BATCHED_CFG_MAX_TOKENS` stays below where this becomes 1."""
+    """Both passes in one batch against one after the other: `BATCHED_CFG_MAX_TOKENS` is below where this becomes 1."""
     for config in (DiTConfig(dim=128, ffn_dim=352, heads=4, layers=4, text_dim=64), WIDE):
         torch.manual_seed(0)
         model = make_dit(config).eval().requires_grad_(False)
@@ -190,7 +193,7 @@ def switch(report: measure.Report, rounds: int) -> None:
         pipe.enable_model_cpu_offload()
         steps = []
         pipe(PROMPT, callback=lambda *_: steps.append(time.perf_counter()), **numbers)
-        step = statistics.median(b - a for a, b in zip(steps, steps[1:]))
+        step = statistics.median(b - a for a, b in pairwise(steps))
         size = sum(p.nbytes for p in pipe.low.parameters())
         for ahead in (True, False):
             shares, loads = [], Counter()
@@ -208,7 +211,7 @@ def switch(report: measure.Report, rounds: int) -> None:
                 with on_slow_disk(pipe, disk, ahead), mock.patch.object(pipe.offloader, "load", counted):
                     out = pipe(PROMPT, callback=at_step, **numbers)
                 first = out.request.plan().index("low")
-                others = [b[0] - a[0] - (b[1] - a[1]) for a, b in zip(moments, moments[1:])]
+                others = [b[0] - a[0] - (b[1] - a[1]) for a, b in pairwise(moments)]
                 shares.append((moments[first][1] - moments[first - 1][1]) / statistics.median(others))
             how = "read ahead" if ahead else "read when it is needed"
             report.add(

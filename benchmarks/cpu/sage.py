@@ -59,7 +59,7 @@ def clips(report: measure.Report, sage, count: int) -> None:
         latents, _ = half.latents(num_inference_steps=STEPS)
         frames = half.frames(latents)
         facts = {
-            "PSNR_dB": sum(psnr(a, b) for a, b in zip(frames, shown)) / count,
+            "PSNR_dB": sum(psnr(a, b) for a, b in zip(frames, shown, strict=True)) / count,
             "prompts_obeyed": f"{half.obeyed(frames)}/{count}",
         }
         facts["in_float32"] = f"{plain.obeyed(shown)}/{count}"

@@ -1,7 +1,7 @@
 """How time and memory grow with frames, resolution and steps: python -m benchmarks.cpu.scale
 
-Predicted by what `plan` prints, measured on a small model on one CPU thread. Memory: peak bytes of live tensors above the
-weights. Time: CPU seconds; the prediction is the growth of the arithmetic from the first row of its table.
+Predicted by what `plan` prints, measured on a small model on one CPU thread. Memory: peak bytes of live tensors above
+the weights. Time: CPU seconds; the prediction is the growth of the arithmetic from the first row of its table.
 """
 
 import argparse
@@ -56,10 +56,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence]) -> str:
     return "\n".join(lines) + "\n"
 
 
-NOTES = """Transformer: width 256, 2 layers, float32; VAE 2.1: width 8. Memory is the peak of live tensors above the weights, predicted
-for plain torch as an accelerator runs it; fused layers of a CPU stay below. "Arithmetic grows" is counted, from the first row
-of a table; time grows more slowly where a row is too small to keep the core busy. The demo model is so small that text keys
-and latents, which the estimate leaves out, weigh more than the rest."""
+NOTES = """Transformer: width 256, 2 layers, float32; VAE 2.1: width 8. Memory is the peak of live tensors above the
+weights, predicted for plain torch as an accelerator runs it; fused layers of a CPU stay below. "Arithmetic grows" is counted,
+from the first row of a table; time grows more slowly where a row is too small to keep the core busy. The demo model is
+so small that text keys and latents, which the estimate leaves out, weigh more than the rest."""
 GROWTH = ("predicted MiB", "measured MiB", "CPU seconds", "arithmetic grows", "time grows")
 
 
@@ -99,7 +99,9 @@ def decode(shapes: Sequence[VideoShape]) -> list[list]:
 
 
 def steps() -> list[list]:
-    """Sampling runs of the demo model. What does not grow with tokens (text keys, latents) weighs more in so small a model."""
+    """Sampling runs of the demo model. What does not grow with tokens (text keys, latents) weighs more in so small a
+    model.
+    """
     pipe, facts = WanPipeline.from_pretrained(demo_model("t2v-a14b"), torch_dtype=torch.float32), []
     for count in (5, 10, 20, 40):
         numbers = DEMO_NUMBERS | {"num_inference_steps": count}

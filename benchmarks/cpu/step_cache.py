@@ -1,7 +1,7 @@
 """What a step cache saves and what it costs, on the demo model: python -m benchmarks.cpu.step_cache
 
-Each row is a threshold, or fewer steps for comparison. The error is that of the final latents against the uncached run with
-the same seeds; `from exact` is the distance from a run of many steps, where an uncached run is not at 0 either.
+Each row is a threshold, or fewer steps for comparison. The error is that of the final latents against the uncached run
+with the same seeds; `from exact` is the distance from a run of many steps, where an uncached run is not at 0 either.
 """
 
 import argparse
@@ -49,7 +49,9 @@ class Runs:
         ]
 
     def obeyed(self, frames: list) -> int:
-        return sum(all(look(clip).agrees(scene).values()) for clip, (scene, _) in zip(frames, self.prompts))
+        return sum(
+            all(look(clip).agrees(scene).values()) for clip, (scene, _) in zip(frames, self.prompts, strict=True)
+        )
 
 
 def main() -> None:
@@ -67,7 +69,7 @@ def main() -> None:
         frames = runs.frames(latents)
         facts = {"error": measure.error(latents, reference), "from exact": measure.error(latents, exact)}
         if facts["error"]:
-            facts["PSNR dB"] = sum(psnr(a, b) for a, b in zip(frames, clips)) / len(clips)
+            facts["PSNR dB"] = sum(psnr(a, b) for a, b in zip(frames, clips, strict=True)) / len(clips)
         facts["prompts obeyed"] = f"{runs.obeyed(frames)}/{len(clips)}"
         report.add(name, f"every one of {STEPS} steps", made / calls, measure="model calls", **facts)
     report.write()

@@ -1,10 +1,11 @@
 """The VAE against diffusers and native ComfyUI: python -m benchmarks.cpu.vae [decode encode memory mp4] [--rounds 3]
 
-Full width, 128×128 pixels, 9 and 17 frames, equal random weights, float32. Native ComfyUI is measured by its own python, where
-one is found. Ours gives whole clips here, as the rivals do.
+Full width, 128×128 pixels, 9 and 17 frames, equal random weights, float32. Native ComfyUI is measured by its own
+python, where one is found. Ours gives whole clips here, as the rivals do.
 
-Memory: how far a fresh process grows in its first decode, beyond the video it returns, which is what other programs see. Beside
-it, the peak of live tensors, which leaves out what libraries and the allocator take. mp4: wall time, since ffmpeg works beside us.
+Memory: how far a fresh process grows in its first decode, beyond the video it returns, which is what other programs
+see. Beside it, the peak of live tensors, which leaves out what libraries and the allocator take. mp4: wall time, since
+ffmpeg works beside us.
 """
 
 import argparse
@@ -87,7 +88,9 @@ def accuracy(report: measure.Report) -> None:
 
 
 def peak(who: str, version: str, frames: int) -> dict[str, int]:
-    """Bytes that the first real decode of this process needs beyond its result, and the peak of live tensors in another one."""
+    """Bytes that the first real decode of this process needs beyond its result, and the peak of live tensors in another
+    one.
+    """
 
     def status(field: str) -> int:
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
@@ -202,12 +205,14 @@ def main() -> None:
         torch.set_num_threads(1)
         if who == "ComfyUI":
             open_comfyui(args.inside, "--cpu")
-        return print(json.dumps(peak(who, version, int(frames))))
+        print(json.dumps(peak(who, version, int(frames))))
+        return
     only, report = args.only or ["decode", "encode", "memory", "mp4"], measure.Report("vae")
     if args.inside:
         open_comfyui(args.inside, "--cpu")
         speed(report, "ComfyUI", only, args.rounds)
-        return report.write()
+        report.write()
+        return
     if args.rival != "ComfyUI" and {"decode", "encode"} & set(only):
         speed(report, "diffusers", only, args.rounds)
         accuracy(report)

@@ -1,10 +1,11 @@
 """One GPU at real sizes, random weights: python -m benchmarks.gpu [ceilings dit vae switch compile] [--seconds 540]
 
 Rows go to results/gpu.md and gpu.json as they are measured; a run that is cut off keeps what it has, and a row that is
-measured again replaces the old one. What does not fit into --seconds is left out and named. diffusers takes part where it is
-installed; native ComfyUI where its folder is found ($COMFYUI_PATH), in a process of its own beside ours again. Both get our
-weights, as the same tensors. Everything is drawn on the GPU, one expert at a time (28 GB in bfloat16); the switch needs
-60 GB of host memory and 30 GB of disk (--folder). Packages: torch, einops, numpy, safetensors, sentencepiece, tokenizers.
+measured again replaces the old one. What does not fit into --seconds is left out and named. diffusers takes part where
+it is installed; native ComfyUI where its folder is found ($COMFYUI_PATH), in a process of its own beside ours again.
+Both get our weights, as the same tensors. Everything is drawn on the GPU, one expert at a time (28 GB in bfloat16); the
+switch needs 60 GB of host memory and 30 GB of disk (--folder). Packages: torch, einops, numpy, safetensors,
+sentencepiece, tokenizers.
 
 --tiny runs the same code on small sizes and prints its table: the way to try it on a CPU.
 """

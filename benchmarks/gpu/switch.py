@@ -20,7 +20,9 @@ from wan_core.memory import ModelOffloader
 
 
 def switch(bench: Bench) -> None:
-    """The other expert onto the device: from pinned memory, from a file that is on disk, and from one that was read ahead."""
+    """The other expert onto the device: from pinned memory, from a file that is on disk, and from one that was read
+    ahead.
+    """
     clip, device = bench.clips[0], bench.device
     config, given = clip.preset.dit, dit_inputs(clip, device)
     model = random_dit(config, device)
@@ -77,7 +79,7 @@ def write_expert(model: WanDiT, file: Path) -> Path:
     from safetensors.torch import save_file
 
     save_file(model.state_dict(), file)
-    with open(file, "rb+") as opened:
+    with file.open("rb+") as opened:
         os.fsync(opened.fileno())
     return file
 
@@ -92,7 +94,7 @@ def from_file(
 ) -> float:
     """Seconds to replace `high` by an expert whose file is on disk alone, or is read ahead while `meanwhile` runs."""
     gc.collect()
-    with open(file, "rb") as opened:
+    with file.open("rb") as opened:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     low = load_dit(file, config)  # mapped: reads the header alone
     offloader.load(high)

@@ -25,26 +25,24 @@ class GGUFOps(_CAST):
     """ComfyUI's casting layers, for weights that may be quantized."""
 
     class Linear(_CAST.Linear):
-        def forward_comfy_cast_weights(self, input):
+        def forward_comfy_cast_weights(self, x):
             if not isinstance(self.weight, QuantizedTensor):
-                return super().forward_comfy_cast_weights(input)
-            weight = self.weight.to(input.device, input.dtype).dequantize()
+                return super().forward_comfy_cast_weights(x)
+            weight = self.weight.to(x.device, x.dtype).dequantize()
             for change in self.weight_function:
                 weight = change(weight)
             bias = None
             if self.bias is not None:
-                bias = comfy.model_management.cast_to(
-                    self.bias, input.dtype, input.device, copy=bool(self.bias_function)
-                )
+                bias = comfy.model_management.cast_to(self.bias, x.dtype, x.device, copy=bool(self.bias_function))
                 for change in self.bias_function:
                     bias = change(bias)
-            return torch.nn.functional.linear(input, weight, bias)
+            return torch.nn.functional.linear(x, weight, bias)
 
     class Embedding(_CAST.Embedding):
-        def forward_comfy_cast_weights(self, input, out_dtype=None):
+        def forward_comfy_cast_weights(self, ids, out_dtype=None):
             if not isinstance(self.weight, QuantizedTensor):
-                return super().forward_comfy_cast_weights(input, out_dtype=out_dtype)
-            return self.weight.to(input.device, out_dtype or self.weight.dtype).dequantize_rows(input)
+                return super().forward_comfy_cast_weights(ids, out_dtype=out_dtype)
+            return self.weight.to(ids.device, out_dtype or self.weight.dtype).dequantize_rows(ids)
 
 
 class GGUFModelPatcher(comfy.model_patcher.ModelPatcher):
@@ -57,6 +55,7 @@ class GGUFModelPatcher(comfy.model_patcher.ModelPatcher):
         if key in self.patches:
             layer = self.model.get_submodule(key.removesuffix(".weight"))
             layer.weight_function = [comfy.model_patcher.LowVramPatch(key, self.patches)]
+        return None
 
     def unpatch_model(self, device_to=None, unpatch_weights=True):
         if unpatch_weights:

@@ -1,7 +1,7 @@
 """The demo model's VAE: single frames first, then clips, then whole clips; the script that made the shipped file."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,7 +35,7 @@ class Stage:
     name: str
     run: RunConfig
     mix: tuple[tuple[float, int, int, int], ...]
-    weights: VAELossWeights = VAELossWeights()
+    weights: VAELossWeights = field(default_factory=VAELossWeights)
     decoder_only: bool = False
     until: int | None = None  # stopped before the end of its schedule
 

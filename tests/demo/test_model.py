@@ -59,7 +59,9 @@ SENTENCES = {
 
 
 def test_sentences_are_obeyed_in_both_languages(pipe, tmp_path):
-    """Two clips of each, read back from the mp4. Measured on 60 prompts: colour 100%, motion 95%, shape 97% (demo/README.md)."""
+    """Two clips of each, read back from the mp4. Measured on 60 prompts: colour 100%, motion 95%, shape 97%
+    (demo/README.md).
+    """
     colour = motion = shape = 0
     for prompt, words in SENTENCES.items():
         for seed in (1, 2):
@@ -101,7 +103,7 @@ def test_image_to_video_keeps_the_image_and_moves_as_asked(image_pipe):
 
 def test_the_vae_keeps_the_objects_colour(pipe):
     rng = random.Random(9)
-    video, cover = (torch.stack(part) for part in zip(*(clip(one, rng) for one in rng.sample(SCENES, 6))))
+    video, cover = (torch.stack(part) for part in zip(*(clip(one, rng) for one in rng.sample(SCENES, 6)), strict=True))
     decoded = pipe.vae.decode(pipe.vae.encode(video))
     for frame in (0, -1):
         assert inside_psnr(decoded[:, :, frame], video[:, :, frame], cover[:, :, frame]) > 25

@@ -104,6 +104,6 @@ def test_solver_steps(solver, steps):
         return 0.7 * x + field * torch.sin(t.float() / 200).view(-1, 1, 1, 1, 1)
 
     theirs = start
-    for timestep, told in zip(scheduler.timesteps, schedule.timesteps):
+    for timestep, told in zip(scheduler.timesteps, schedule.timesteps, strict=True):
         theirs = scheduler.step(velocity(theirs, told[None]), timestep, theirs, return_dict=False)[0]
     assert difference(sample(velocity, start, schedule, solver), theirs) < 1e-5

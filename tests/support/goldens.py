@@ -16,7 +16,7 @@ class Golden:
     def __init__(self, name: str):
         with safe_open(FOLDER / f"{name}.safetensors", "pt") as file:
             self.config = json.loads(file.metadata()["meta"])["config"]
-            self.tensors = {key: file.get_tensor(key) for key in file.keys()}
+            self.tensors = {key: file.get_tensor(key) for key in list(file.keys())}
 
     def __getitem__(self, key: str) -> Tensor:
         return self.tensors[key]

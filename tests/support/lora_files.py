@@ -1,4 +1,6 @@
-"""LoRA files in every layout that trainers write. No other module of the tests is needed: ComfyUI's python reads this one too."""
+"""LoRA files in every layout that trainers write. No other module of the tests is needed: ComfyUI's python reads this
+one too.
+"""
 
 import torch
 

@@ -19,7 +19,7 @@ def node():
     found = shutil.which("node")
     if found is None:
         message = "NO NODE FOUND: the arithmetic of the plot is not tested. Install Node.js 20 or newer."
-        warnings.warn(message)
+        warnings.warn(message, stacklevel=2)
         pytest.skip(message)
     return found
 
@@ -50,7 +50,8 @@ def test_the_page_and_the_library_read_names_alike(node):
         "é",
     )
     names = [f"{a}{gap}{b}.safetensors" for a in words for gap in ("_", "-", "", " ", "/", "1") for b in words]
-    script = f'import {{ expertOf }} from "{ROOT}/web/loraNames.js"; console.log(JSON.stringify({json.dumps(names)}.map(expertOf)));'
+    script = f"""import {{ expertOf }} from "{ROOT}/web/loraNames.js";
+        console.log(JSON.stringify({json.dumps(names)}.map(expertOf)));"""
     run = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, text=True, check=True)
     assert (
         json.loads(run.stdout) == [expert_from_name(Path(name).name, {}) for name in names]

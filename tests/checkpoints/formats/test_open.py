@@ -38,13 +38,13 @@ def test_header_alone_tells_names_shapes_and_dtypes(file):
     assert weights.metadata == {"note": "hello"} and weights.format == "safetensors"
 
 
-@pytest.mark.parametrize("format", ["safetensors", "gguf", "pth"])
-def test_a_file_is_opened_once(tmp_path, monkeypatch, format):
-    path, state = tmp_path / f"model.{format}", {"a": torch.ones(2, 3)}
-    if format == "gguf":
+@pytest.mark.parametrize("suffix", ["safetensors", "gguf", "pth"])
+def test_a_file_is_opened_once(tmp_path, monkeypatch, suffix):
+    path, state = tmp_path / f"model.{suffix}", {"a": torch.ones(2, 3)}
+    if suffix == "gguf":
         write_gguf(path, state, lambda name, t: "F32", more=lambda w: w.add_array("comfy.gguf.orig_shape.a", [3, 2]))
     else:
-        (save_file if format == "safetensors" else torch.save)(state, path)
+        (save_file if suffix == "safetensors" else torch.save)(state, path)
     opened, open_path = [], Path.open
 
     def counted(self, *args, **kwargs):
@@ -53,8 +53,8 @@ def test_a_file_is_opened_once(tmp_path, monkeypatch, format):
 
     monkeypatch.setattr(Path, "open", counted)
     weights = open_weights(path)
-    assert opened == [path] and weights.format == format
-    assert weights.info["a"].shape == ((3, 2) if format == "gguf" else (2, 3))
+    assert opened == [path] and weights.format == suffix
+    assert weights.info["a"].shape == ((3, 2) if suffix == "gguf" else (2, 3))
 
 
 def test_tensors(file):

@@ -77,10 +77,10 @@ def five_b_and_ours(tmp):
     found = {key: difference(mine[key], theirs[key]) for key in ("samples", "noise_mask")}
     results = []
     for model in (ours, native):
-        for latent in (mine, theirs):
-            results.append(
-                comfy_nodes.common_ksampler(model, 5, 4, 3.0, "euler", "simple", *conds, latent)[0]["samples"]
-            )
+        results += [
+            comfy_nodes.common_ksampler(model, 5, 4, 3.0, "euler", "simple", *conds, latent)[0]["samples"]
+            for latent in (mine, theirs)
+        ]
         host = part("nodes.host.sampling")
         guider = host.make_guider(model, None, *conds, 3.0, 3.0, 0.5)
         results.append(
