@@ -57,9 +57,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence]) -> str:
 
 
 NOTES = """Transformer: width 256, 2 layers, float32; VAE 2.1: width 8. Memory is the peak of live tensors above the
-weights, predicted for plain torch as an accelerator runs it; fused layers of a CPU stay below. "Arithmetic grows" is counted,
-from the first row of a table; time grows more slowly where a row is too small to keep the core busy. The demo model is
-so small that text keys and latents, which the estimate leaves out, weigh more than the rest."""
+weights, predicted for plain torch as an accelerator runs it; fused layers of a CPU stay below. "Arithmetic grows" is
+counted, from the first row of a table; time grows more slowly where a row is too small to keep the core busy. The demo
+model is so small that text keys and latents, which are not estimated, weigh more than the rest."""
 GROWTH = ("predicted MiB", "measured MiB", "CPU seconds", "arithmetic grows", "time grows")
 
 

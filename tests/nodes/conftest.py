@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import save_file
 
 from scripts.browser import find_chromium, open_canvas
@@ -16,13 +17,14 @@ from wan_core.testing import tiny_preset
 
 
 @pytest.fixture(scope="session")
-def comfyui():
+def comfyui(tmp_path_factory):
     found = find_comfyui()
     if found is None:
         message = "NO COMFYUI FOUND: the nodes are not tested. Set COMFYUI_PATH to a ComfyUI folder with its .venv."
         warnings.warn(message, stacklevel=1)
         pytest.skip(message)
-    install_requirements(found)
+    with FileLock(tmp_path_factory.getbasetemp().parent / "requirements.lock"):  # another process may be at it
+        install_requirements(found)
     return found
 
 

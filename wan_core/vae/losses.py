@@ -39,7 +39,7 @@ def per_frame(metric: Callable[[Tensor, Tensor], Tensor]) -> Perceptual:
 
 
 class PatchDiscriminator(nn.Sequential):
-    """Real or decoded, judged for patches of single frames: (B, 3, T, H, W) → scores (B·T, 1, h, w). Source: pix2pix."""
+    """Real or decoded, judged by patches of single frames: (B, 3, T, H, W) → scores (B·T, 1, h, w). Source: pix2pix."""
 
     def __init__(self, dim: int = 32):
         layers: list[nn.Module] = []
