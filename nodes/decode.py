@@ -13,7 +13,10 @@ def tile_inputs():
             min=0,
             max=4096,
             step=32,
-            tooltip="Side of a tile in pixels; 0 works on the whole frame.",
+            tooltip=(
+                "Side of a tile in pixels; 0 works on the whole frame. Tiles have at least 32 pixels; "
+                "256 suits most cards."
+            ),
         ),
         io.Int.Input(
             "overlap",
@@ -22,7 +25,9 @@ def tile_inputs():
             max=4096,
             step=32,
             advanced=True,
-            tooltip="Pixels that neighbouring tiles share, at most half a tile.",
+            tooltip=(
+                "Pixels that neighbouring tiles share and blend, at most half a tile. No effect with tile size 0."
+            ),
         ),
     ]
 
@@ -47,13 +52,14 @@ class Wan22VAEEncode(io.ComfyNode):
                 io.Image.Input(
                     "pixels",
                     tooltip=(
-                        "Frames; of more than a multiple of 4, plus 1, the first ones are used, and the node says so."
+                        "Frames, a multiple of 4, plus 1; those beyond the last full group of four are left out, "
+                        "and the node says so. Width and height are cropped to whole patches."
                     ),
                 ),
-                io.Vae.Input("vae", tooltip="The Wan VAE of the model."),
+                io.Vae.Input("vae", tooltip="The Wan VAE of the model: 2.1 for 14B, 2.2 for the 5B."),
                 *tile_inputs(),
             ],
-            outputs=[io.Latent.Output()],
+            outputs=[io.Latent.Output(tooltip="The video latent.")],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -87,11 +93,13 @@ class Wan22VAEDecode(io.ComfyNode):
             description="A video latent to frames; tiles in space, feature cache in time.",
             search_aliases=["decode video", "vae decode tiled"],
             inputs=[
-                io.Latent.Input("samples", tooltip="From the sampler."),
-                io.Vae.Input("vae", tooltip="The Wan VAE of the model."),
+                io.Latent.Input("samples", tooltip="The latent from the sampler."),
+                io.Vae.Input("vae", tooltip="The Wan VAE of the model: 2.1 for 14B, 2.2 for the 5B."),
                 *tile_inputs(),
             ],
-            outputs=[io.Image.Output()],
+            outputs=[
+                io.Image.Output(tooltip="The frames of all clips, one after the other: n latent frames become 4n − 3.")
+            ],
         )
 
     @classmethod
@@ -118,19 +126,31 @@ class Wan22VAEDecodeToVideo(io.ComfyNode):
             ),
             search_aliases=["save video", "video combine", "stream decode", "mp4"],
             inputs=[
-                io.Latent.Input("samples", tooltip="From the sampler."),
-                io.Vae.Input("vae", tooltip="The Wan VAE of the model."),
+                io.Latent.Input(
+                    "samples", tooltip="The latent from the sampler; of a batch, every clip gets a file of its own."
+                ),
+                io.Vae.Input("vae", tooltip="The Wan VAE of the model: 2.1 for 14B, 2.2 for the 5B."),
                 io.Float.Input(
-                    "fps", default=16.0, min=1.0, max=120.0, step=1.0, tooltip="16 for A14B and Wan 2.1, 24 for the 5B."
+                    "fps",
+                    default=16.0,
+                    min=1.0,
+                    max=120.0,
+                    step=1.0,
+                    tooltip="Frames per second: 16 for A14B and Wan 2.1, 24 for the 5B.",
                 ),
                 io.String.Input(
-                    "filename_prefix", default="video/wan22", tooltip="Folder and name in the output folder."
+                    "filename_prefix",
+                    default="video/wan22",
+                    tooltip=(
+                        "Folder and name inside the output folder; a number and .mp4 are added. "
+                        "At most 200 bytes between slashes."
+                    ),
                 ),
                 io.Audio.Input(
-                    "audio", optional=True, tooltip="Sound for the clip, cut or filled with silence to its length."
+                    "audio", optional=True, tooltip="Sound for the clip, cut, or filled with silence, to its length."
                 ),
             ],
-            outputs=[io.Video.Output()],
+            outputs=[io.Video.Output(tooltip="The saved video, for nodes that take one; of a batch, the first.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )

@@ -65,16 +65,27 @@ class Wan22ExpertLoader(io.ComfyNode):
                 io.Combo.Input(
                     "high_noise",
                     options=files,
-                    tooltip="The high-noise expert, or the only model (5B, Wan 2.1); "
-                    "fp8, scaled fp8, int8 and GGUF files too.",
+                    tooltip=(
+                        "A file or a folder of shards in models/diffusion_models: "
+                        "the high-noise expert, or the only model (5B, Wan 2.1). "
+                        "fp8, scaled fp8, int8 and GGUF files too."
+                    ),
                 ),
                 io.Combo.Input(
-                    "low_noise", options=["none", *files], tooltip="The low-noise expert; none for a single model."
+                    "low_noise",
+                    options=["none", *files],
+                    tooltip="The low-noise expert of the same release; none for a single model.",
                 ),
             ],
             outputs=[
-                io.Model.Output("high_noise", display_name="high_noise"),
-                io.Model.Output("low_noise", display_name="low_noise"),
+                io.Model.Output(
+                    "high_noise", display_name="high_noise", tooltip="The high-noise expert, or the only model."
+                ),
+                io.Model.Output(
+                    "low_noise",
+                    display_name="low_noise",
+                    tooltip="The low-noise expert; empty where low_noise is none.",
+                ),
             ],
         )
 
@@ -103,10 +114,13 @@ class Wan22TextEncoderLoader(io.ComfyNode):
                 io.Combo.Input(
                     "text_encoder",
                     options=choices("text_encoders"),
-                    tooltip="Such as umt5_xxl_fp16.safetensors; fp8, scaled fp8 and GGUF files too.",
+                    tooltip=(
+                        "A file in models/text_encoders that holds its tokenizer, such as umt5_xxl_fp16.safetensors; "
+                        "fp8, scaled fp8 and GGUF files too."
+                    ),
                 ),
             ],
-            outputs=[io.Clip.Output()],
+            outputs=[io.Clip.Output(tooltip="The text encoder, for the prompt node.")],
         )
 
     @classmethod
@@ -131,10 +145,12 @@ class Wan22VAELoader(io.ComfyNode):
             search_aliases=["wan vae", "vae loader"],
             inputs=[
                 io.Combo.Input(
-                    "vae_name", options=choices("vae"), tooltip="wan_2.1_vae for the 14B models, wan2.2_vae for the 5B."
+                    "vae_name",
+                    options=choices("vae"),
+                    tooltip="A file in models/vae: wan_2.1_vae for the 14B models, wan2.2_vae for the 5B.",
                 ),
             ],
-            outputs=[io.Vae.Output()],
+            outputs=[io.Vae.Output(tooltip="16 latent channels at 1/8 of the size (2.1), or 48 at 1/16 (2.2).")],
         )
 
     @classmethod

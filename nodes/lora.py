@@ -16,14 +16,21 @@ def row_inputs(number: int, files: list[str]):
             options=[NONE, *files],
             default=NONE,
             optional=True,
-            tooltip="A LoRA file; the next row appears below it.",
+            tooltip="A file in models/loras, or none; the next row appears below it.",
         ),
         io.Float.Input(
             f"strength_high_{number}",
             **strength,
-            tooltip="Its effect on the high-noise expert, or on the only model; 0 for none.",
+            tooltip=(
+                "Its effect on the high-noise expert, or on the only model; "
+                "0 leaves it as it is, a negative value turns the effect around."
+            ),
         ),
-        io.Float.Input(f"strength_low_{number}", **strength, tooltip="Its effect on the low-noise expert; 0 for none."),
+        io.Float.Input(
+            f"strength_low_{number}",
+            **strength,
+            tooltip="Its effect on the low-noise expert; 0 leaves it as it is. Not used for a single model.",
+        ),
     ]
 
 
@@ -45,8 +52,16 @@ class Wan22LoraPair(io.ComfyNode):
                 *(each for number in range(1, ROWS + 1) for each in row_inputs(number, files)),
             ],
             outputs=[
-                io.Model.Output("high_noise", display_name="high_noise"),
-                io.Model.Output("low_noise", display_name="low_noise"),
+                io.Model.Output(
+                    "high_noise",
+                    display_name="high_noise",
+                    tooltip="The MODEL with the LoRAs, or as it was where none is for it.",
+                ),
+                io.Model.Output(
+                    "low_noise",
+                    display_name="low_noise",
+                    tooltip="The same of the low-noise expert; empty without one.",
+                ),
             ],
         )
 

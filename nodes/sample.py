@@ -22,9 +22,20 @@ def schedules() -> list[str]:
 
 def pair_inputs():
     return [
-        io.Model.Input("high_noise", tooltip="Does the steps that start at or above the boundary; or the only model."),
         io.Model.Input(
-            "low_noise", optional=True, tooltip="Does the steps below the boundary. Leave it out for a single model."
+            "high_noise",
+            tooltip=(
+                "The high-noise expert, from any loader: does the steps that start at or above the boundary. "
+                "Or the only model."
+            ),
+        ),
+        io.Model.Input(
+            "low_noise",
+            optional=True,
+            tooltip=(
+                "The low-noise expert: does the steps below the boundary. "
+                "Leave it out for a single model; cfg_low and boundary then do nothing."
+            ),
         ),
     ]
 
@@ -38,7 +49,11 @@ def prompt_inputs():
 
 def grid_input():
     """The solver whose official grid is meant, for nodes that run nothing."""
-    return io.Combo.Input("solver", options=list(SOLVERS), tooltip="UniPC starts at 0.999, DPM++ at exactly 1.")
+    return io.Combo.Input(
+        "solver",
+        options=list(SOLVERS),
+        tooltip="The solver that will be used: unipc and euler start at 0.999 before the shift, dpmpp_2m at exactly 1.",
+    )
 
 
 def number_inputs(*names: str):
@@ -50,7 +65,7 @@ def number_inputs(*names: str):
             default=40,
             min=1,
             max=1000,
-            tooltip="Solver steps of the whole run, both experts together. Official: 40, 5B 50; 20 for a draft.",
+            tooltip="Steps of the whole run, both experts together. Official: 40, 5B and VACE 50; 20 for a draft.",
         ),
         io.Float.Input(
             "cfg_high", default=4.0, **cfg, tooltip="Guidance of the high-noise expert; 1 skips the negative pass."
@@ -77,19 +92,22 @@ def number_inputs(*names: str):
             max=100.0,
             step=0.1,
             round=0.01,
-            tooltip="Moves steps toward high noise. Official: 12 text-to-video, 5 image-to-video and 5B.",
+            tooltip=(
+                "Moves steps toward high noise; higher gives the high-noise expert more steps. "
+                "Official: 12 text-to-video, 5 image-to-video and 5B, 16 VACE."
+            ),
         ),
         io.Combo.Input(
             "solver",
             options=solvers(),
             default=solvers()[0],
-            tooltip="The official solvers first, then ComfyUI's samplers.",
+            tooltip="The official solvers first, then ComfyUI's samplers. The official code uses official unipc.",
         ),
         io.Combo.Input(
             "schedule",
             options=schedules(),
             default=OFFICIAL,
-            tooltip="The official grid first, then ComfyUI's schedulers.",
+            tooltip="The official grid first, then ComfyUI's schedulers under the shift of this node.",
         ),
         io.Float.Input(
             "denoise",
@@ -97,7 +115,7 @@ def number_inputs(*names: str):
             min=0.0,
             max=1.0,
             step=0.01,
-            tooltip="Below 1: start from the given latent with that much noise.",
+            tooltip="Below 1: start from the given latent with that much noise. The number of steps stays the same.",
         ),
     ]
     by_name = {entry.id: entry for entry in inputs}
@@ -114,7 +132,7 @@ class Wan22MoEGuider(io.ComfyNode):
             description="Both experts behind one guider, for SamplerCustomAdvanced.",
             search_aliases=["dual model guider", "moe", "cfg guider"],
             inputs=[*pair_inputs(), *prompt_inputs(), *number_inputs("cfg_high", "cfg_low", "boundary")],
-            outputs=[io.Guider.Output()],
+            outputs=[io.Guider.Output(tooltip="For the guider input of SamplerCustomAdvanced.")],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -137,7 +155,7 @@ class Wan22FlowSchedule(io.ComfyNode):
             description="The official noise levels.",
             search_aliases=["sigmas", "scheduler", "flow shift"],
             inputs=[*number_inputs("steps", "shift"), grid_input(), *number_inputs("denoise")],
-            outputs=[io.Sigmas.Output()],
+            outputs=[io.Sigmas.Output(tooltip="Falling noise levels, one more than steps; the last one is 0.")],
         )
 
     @classmethod
@@ -156,8 +174,17 @@ class Wan22Solver(io.ComfyNode):
             category=CATEGORY,
             description="The official solver step.",
             search_aliases=["sampler", "unipc", "dpm++ 2m"],
-            inputs=[io.Combo.Input("solver", options=list(SOLVERS), tooltip="UniPC is the official default.")],
-            outputs=[io.Sampler.Output()],
+            inputs=[
+                io.Combo.Input(
+                    "solver",
+                    options=list(SOLVERS),
+                    tooltip=(
+                        "unipc: the official default, order 2. dpmpp_2m: the official alternative. "
+                        "euler: first order, for distilled LoRAs and comparisons."
+                    ),
+                )
+            ],
+            outputs=[io.Sampler.Output(tooltip="For the sampler input of SamplerCustomAdvanced.")],
         )
 
     @classmethod
@@ -181,7 +208,9 @@ class Wan22MoEKSampler(io.ComfyNode):
             inputs=[
                 *pair_inputs(),
                 *prompt_inputs(),
-                io.Latent.Input("latent_image", tooltip="An empty latent, or one to start from."),
+                io.Latent.Input(
+                    "latent_image", tooltip="An empty latent, or one to start from (with denoise below 1)."
+                ),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -214,10 +243,13 @@ class Wan22MoEKSampler(io.ComfyNode):
                     default=True,
                     optional=True,
                     advanced=True,
-                    tooltip="Off: go on with a latent that another sampler has left in the middle of a run.",
+                    tooltip=(
+                        "Off: go on with a latent that another sampler has left in the middle of a run: "
+                        "the same numbers, start_at_step where it stopped."
+                    ),
                 ),
             ],
-            outputs=[io.Latent.Output()],
+            outputs=[io.Latent.Output(tooltip="The finished latent, for a decoder.")],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -261,12 +293,19 @@ class Wan22Plan(io.ComfyNode):
             description="Which expert does which step, and how much memory the clip will need. Loads nothing.",
             search_aliases=["steps per expert", "memory estimate", "schedule table"],
             inputs=[
-                io.Combo.Input("model", options=list(PRESETS), tooltip="A model of the family."),
+                io.Combo.Input(
+                    "model",
+                    options=list(PRESETS),
+                    tooltip=(
+                        "The model to plan for; it sets the sizes of the network, not the numbers below. "
+                        "For a single model the boundary is ignored."
+                    ),
+                ),
                 *number_inputs("steps", "boundary", "shift"),
                 grid_input(),
                 *size_inputs(),
             ],
-            outputs=[io.String.Output("text", display_name="text")],
+            outputs=[io.String.Output("text", display_name="text", tooltip="The table, also shown in the node.")],
             is_output_node=True,
         )
 

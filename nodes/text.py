@@ -17,18 +17,25 @@ class Wan22TextEncode(io.ComfyNode):
             search_aliases=["prompt", "clip text encode", "negative prompt"],
             inputs=[
                 io.Clip.Input("clip", tooltip="Any umT5 text encoder, from this pack's loader or the native one."),
-                io.String.Input("positive", multiline=True, tooltip="What the clip shows."),
-                io.String.Input("negative", multiline=True, default="", tooltip="What it should not show."),
+                io.String.Input(
+                    "positive", multiline=True, tooltip="What the clip shows: subject, motion, scene, light, camera."
+                ),
+                io.String.Input(
+                    "negative", multiline=True, default="", tooltip="What it should not show. May be left empty."
+                ),
                 io.Boolean.Input(
                     "official_negative",
                     default=True,
                     optional=True,
-                    tooltip="Use the official negative prompt where the negative text is empty.",
+                    tooltip=(
+                        "Where the negative text is empty, use the official (Chinese) negative prompt of Wan 2.2. "
+                        "Off: an empty text stays empty."
+                    ),
                 ),
             ],
             outputs=[
-                io.Conditioning.Output("positive", display_name="positive"),
-                io.Conditioning.Output("negative", display_name="negative"),
+                io.Conditioning.Output("positive", display_name="positive", tooltip="The encoded prompt."),
+                io.Conditioning.Output("negative", display_name="negative", tooltip="The encoded negative prompt."),
             ],
         )
 

@@ -30,17 +30,8 @@ def python_of(comfyui: Path) -> str:
 
 def install_requirements(comfyui: Path) -> None:
     """What ComfyUI-Manager does after it has fetched a pack."""
-    command = [
-        python_of(comfyui),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "-r",
-        PACK / "requirements.txt",
-    ]
-    subprocess.run(command, check=True)
+    install = [python_of(comfyui), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, "-r", PACK / "requirements.txt"], check=True)
 
 
 def prepare(base: Path) -> None:
@@ -67,10 +58,8 @@ def write_models(models: Path) -> None:
     from wan_core.demo.release import TASKS, demo_model
     from wan_core.testing import write_tiny_model
 
-    for name in (
-        *(name for name in FILES if name not in TASKS),
-        *TASKS,
-    ):  # the VAE and text encoder of the demo model stay
+    others = [name for name in FILES if name not in TASKS]
+    for name in (*others, *TASKS):  # in this order, the VAE and text encoder of the demo model stay
         with tempfile.TemporaryDirectory() as folder:
             source = demo_model(name, folder) if name in TASKS else write_tiny_model(folder, name, text_dim=CONFIG.dim)
             write_comfyui_models(models, source, name)
@@ -90,9 +79,8 @@ def write_picture(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Start ComfyUI with this pack and small models.")
     parser.add_argument("--port", type=int, default=8188, help="default: %(default)s")
-    parser.add_argument(
-        "--folder", type=Path, default=PACK / ".canvas", help="models, input and output; default: %(default)s"
-    )
+    folder = "models, input and output; default: %(default)s"
+    parser.add_argument("--folder", type=Path, default=PACK / ".canvas", help=folder)
     options = parser.parse_args()
     comfyui = find_comfyui()
     if comfyui is None:
@@ -106,9 +94,8 @@ def main() -> None:
         write_models(base / "models")
     write_picture(base / "input" / "example.png")
     install_requirements(comfyui)
-    gpu = (
-        subprocess.run([python_of(comfyui), "-c", "import torch; exit(not torch.cuda.is_available())"]).returncode == 0
-    )
+    probe = [python_of(comfyui), "-c", "import torch; exit(not torch.cuda.is_available())"]
+    gpu = subprocess.run(probe).returncode == 0
     print(f"Open http://127.0.0.1:{options.port} and look for Templates > wan22-moe. Ctrl+C stops it.", flush=True)
     command = server_command(comfyui, base, options.port) + ([] if gpu else ["--cpu"])
     os.chdir(comfyui)

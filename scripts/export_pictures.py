@@ -37,8 +37,9 @@ DRAW = """async ([name, id, values, scale, origin, border]) => {
   for (const widget of node.widgets ?? []) widget.value = values[widget.name] ?? widget.value;
   await new Promise((done) => setTimeout(done, 400));  // the LoRA node shows the rows that are in use
   const size = node.computeSize();
-  const text = (node.widgets ?? []).filter(widget => widget.options?.multiline || widget.type === 'customtext').length;
-  const longest = Math.max(0, ...(node.widgets ?? []).map(widget => widget.type === 'combo' ? String(widget.value).length : 0));
+  const widgets = node.widgets ?? [];
+  const text = widgets.filter(widget => widget.options?.multiline || widget.type === 'customtext').length;
+  const longest = Math.max(0, ...widgets.map(widget => widget.type === 'combo' ? String(widget.value).length : 0));
   node.setSize([Math.max(size[0], longest > 30 ? 520 : 360), Math.max(size[1], size[1] + 20 * text)]);
   const title = LiteGraph.NODE_TITLE_HEIGHT;
   node.pos = [0, title];

@@ -1,7 +1,7 @@
 """Write the API format and the picture of every shipped workflow, as a real browser on a real ComfyUI makes them.
 
 make canvas                                              # in another terminal
-.venv/bin/python scripts/export_workflows.py http://127.0.0.1:8188
+.venv/bin/python -m scripts.export_workflows http://127.0.0.1:8188
 """
 
 import json

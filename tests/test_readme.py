@@ -73,11 +73,11 @@ def test_the_table_of_models_is_the_plan(name):
 
 
 def model_row(name: str) -> str:
-    from wan_core.pipeline.plan import estimate_memory
-    from wan_core.pipeline.request import Request
+    from wan_core.pipeline import Options, Request
+    from wan_core.pipeline.estimate import estimate_memory
 
     preset = PRESETS[name]
-    request = Request.resolve(preset)
+    request = Request.resolve(preset, Options())
     memory = estimate_memory(preset, request.shape, torch.bfloat16)
     high = request.plan().count("high")
     steps = f"{high} + {request.steps - high}" if preset.two_experts else f"{request.steps}"

@@ -78,7 +78,7 @@ def test_the_boundary_is_dragged_moved_by_key_and_undone(plot):
     for expected in (dragged, 0.875):
         plot.page.keyboard.press("Control+z")
         plot.page.wait_for_function(
-            "value => %s.widgets.find(w => w.name === 'boundary').value === value" % SAMPLER, arg=expected, timeout=5000
+            f"value => {SAMPLER}.widgets.find(w => w.name === 'boundary').value === value", arg=expected, timeout=5000
         )
     shows(plot, 26, 14)
 
@@ -98,10 +98,12 @@ def test_it_follows_the_inputs_and_warns(plot):
 def test_a_run_is_seen_live_and_its_clip_in_the_node(plot, server):
     for name, value in {"steps": 24, "seed": 1000 + hash(plot.name) % 1000}.items():
         put(plot, name, value)
-    plot.page.evaluate("""() => { for (const node of app.graph.nodes) for (const widget of node.widgets ?? []) {
-        const small = {width: 96, height: 64, length: 17}; if (widget.name in small) widget.value = small[widget.name] } }""")
+    plot.page.evaluate("""() => { const small = {width: 96, height: 64, length: 17};
+        for (const widget of app.graph.nodes.flatMap(node => node.widgets ?? []))
+            if (widget.name in small) widget.value = small[widget.name]; }""")
     plot.page.evaluate("""() => { window.seen = []; new MutationObserver(() => {
-        const words = document.querySelector('.wan22-words')?.textContent, mark = document.querySelector('.wan22-now') !== null;
+        const words = document.querySelector('.wan22-words')?.textContent;
+        const mark = document.querySelector('.wan22-now') !== null;
         if (words !== seen.at(-1)?.[0]) seen.push([words, mark]);
     }).observe(document.body, {subtree: true, childList: true}) }""")
     plot.page.evaluate("app.queuePrompt(0)")
@@ -112,9 +114,8 @@ def test_a_run_is_seen_live_and_its_clip_in_the_node(plot, server):
     high, low = {"en": ("layout and motion", "texture and detail"), "zh": ("构图与运动", "纹理与细节")}[plot.language]
     assert 0 < words.index(high) < words.index(low) and any(mark for _, mark in seen)
     assert seen[-1][0].count(" s") == 2  # seconds of each expert
-    strip = plot.page.evaluate(
-        "(() => { const image = document.querySelector('.wan22-plot img'); return [image.hidden, image.naturalWidth, image.naturalHeight] })()"
-    )
+    strip = plot.page.evaluate("""() => { const image = document.querySelector('.wan22-plot img');
+        return [image.hidden, image.naturalWidth, image.naturalHeight] }""")
     assert strip == [False, 480, 64]
     PICTURES.mkdir(parents=True, exist_ok=True)
     plot.picture(PICTURES / f"run-{plot.name}.jpg")
@@ -122,13 +123,17 @@ def test_a_run_is_seen_live_and_its_clip_in_the_node(plot, server):
 
 def test_the_schedule_of_a_guider_comes_through_its_sigmas_link(page):
     page.page.evaluate("""() => { app.graph.clear();
-        const make = (type, x, y) => { const node = LiteGraph.createNode(type); node.pos = [x, y]; app.graph.add(node); return node };
-        const experts = make('Wan22ExpertLoader', 0, 0), guider = make('Wan22MoEGuider', 400, 0), schedule = make('Wan22FlowSchedule', 400, 500);
+        const make = (type, x, y) => {
+            const node = LiteGraph.createNode(type); node.pos = [x, y]; app.graph.add(node); return node };
+        const experts = make('Wan22ExpertLoader', 0, 0), guider = make('Wan22MoEGuider', 400, 0);
+        const schedule = make('Wan22FlowSchedule', 400, 500);
         const sampler = make('SamplerCustomAdvanced', 800, 0), plan = make('Wan22Plan', 1100, 0);
         const slot = (node, name) => node.inputs.findIndex(input => input.name === name);
         schedule.title = '<img src=x onerror=window.hacked=1>';
-        experts.connect(0, guider, slot(guider, 'high_noise')); experts.connect(1, guider, slot(guider, 'low_noise'));
-        guider.connect(0, sampler, slot(sampler, 'guider')); schedule.connect(0, sampler, slot(sampler, 'sigmas')); }""")
+        experts.connect(0, guider, slot(guider, 'high_noise'));
+        experts.connect(1, guider, slot(guider, 'low_noise'));
+        guider.connect(0, sampler, slot(sampler, 'guider'));
+        schedule.connect(0, sampler, slot(sampler, 'sigmas')); }""")
     page.page.wait_for_function(
         "document.querySelectorAll('.wan22-plot').length === 2 && document.querySelectorAll('.wan22-path').length === 2"
     )

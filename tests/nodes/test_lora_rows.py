@@ -1,4 +1,4 @@
-"""The LoRA pair node on a real canvas: its rows, what choosing a file does, and what is sent and kept. In both renderers."""
+"""The LoRA pair node on a real canvas, in both renderers: its rows, what a choice brings, what is sent and kept."""
 
 import os
 from pathlib import Path
@@ -10,11 +10,16 @@ from scripts.canvas import PACK
 PICTURES = Path(os.environ.get("WAN22_SCREENSHOTS", PACK / ".canvas" / "screenshots"))
 HIGH, LOW = (f"wan2.2_t2v_lightx2v_4steps_lora_v1.1_{word}_noise.safetensors" for word in ("high", "low"))
 NODE = "app.graph.nodes.find(node => node.comfyClass === 'Wan22LoraPair')"
-PLACE = """() => { const node = NODE, widget = node.widgets.find(w => w.name === 'lora_1'), box = app.canvas.canvas.getBoundingClientRect();
-  const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] + widget.last_y + 10]);
+PLACE = """() => {
+  const node = NODE, widget = node.widgets.find(w => w.name === 'lora_1');
+  const box = app.canvas.canvas.getBoundingClientRect();
+  const middle = [node.pos[0] + node.size[0] / 2, node.pos[1] + widget.last_y + 10];
+  const [x, y] = app.canvas.ds.convertOffsetToCanvas(middle);
   return [x + box.left, y + box.top] }""".replace("NODE", NODE)
-SHOWN = f"() => {NODE}.widgets.filter(widget => !widget.hidden && !widget.name.startsWith('wan22_')).map(widget => [widget.name, widget.value])"
-ON_PAGE = "() => [...document.querySelectorAll('[data-testid=node-widgets] [aria-label]')].map(e => e.getAttribute('aria-label')).filter(name => /_[1-8]$/.test(name))"
+SHOWN = """() => NODE.widgets.filter(widget => !widget.hidden && !widget.name.startsWith('wan22_'))
+  .map(widget => [widget.name, widget.value])""".replace("NODE", NODE)
+ON_PAGE = """() => [...document.querySelectorAll('[data-testid=node-widgets] [aria-label]')]
+  .map(element => element.getAttribute('aria-label')).filter(name => /_[1-8]$/.test(name))"""
 CAPTURE = "app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()"
 
 
@@ -30,9 +35,14 @@ def rows(page):
     """An experts loader, the node, and something that runs it."""
     page.page.evaluate("""() => { app.graph.clear();
         window.lastId = (window.lastId ?? 1000) + 10;  // the page remembers the values of an id it has seen
-        const make = (type, x) => { const node = LiteGraph.createNode(type); node.id = window.lastId++; node.pos = [x, 0]; app.graph.add(node); return node };
-        const experts = make('Wan22ExpertLoader', 0), loras = make('Wan22LoraPair', 500), shown = make('PreviewAny', 1100);
-        ['high', 'low'].forEach((word, i) => { experts.widgets[i].value = `wan2.2_t2v_${word}_noise_14B_fp16.safetensors`; experts.connect(i, loras, i) });
+        const make = (type, x) => {
+            const node = LiteGraph.createNode(type); node.id = window.lastId++; node.pos = [x, 0];
+            app.graph.add(node); return node };
+        const experts = make('Wan22ExpertLoader', 0), loras = make('Wan22LoraPair', 500);
+        const shown = make('PreviewAny', 1100);
+        ['high', 'low'].forEach((word, i) => {
+            experts.widgets[i].value = `wan2.2_t2v_${word}_noise_14B_fp16.safetensors`;
+            experts.connect(i, loras, i) });
         loras.connect(0, shown, 0); loras.setSize([480, loras.size[1]]); }""")
     page.page.wait_for_timeout(500)
     page.fit()
@@ -52,7 +62,8 @@ def wait_for(page, names):
     )
     if page.vue:
         page.page.wait_for_function(
-            f"names => {{ const there = new Set(({ON_PAGE})()); return there.size === names.length && names.every(n => there.has(n)) }}",
+            f"""names => {{ const there = new Set(({ON_PAGE})());
+                return there.size === names.length && names.every(name => there.has(name)) }}""",
             arg=names,
             timeout=5000,
         )
@@ -128,9 +139,8 @@ def test_a_linked_strength_keeps_its_row(rows):
 def test_a_node_that_takes_the_id_of_another(page):
     """Nodes 2.0 remembers the widgets of an id, so that a new node may begin with the rows of an old one."""
     for value in (HIGH, "none"):
-        page.page.evaluate(
-            "() => { app.graph.clear(); const node = LiteGraph.createNode('Wan22LoraPair'); node.id = 77; app.graph.add(node) }"
-        )
+        page.page.evaluate("""() => { app.graph.clear(); const node = LiteGraph.createNode('Wan22LoraPair');
+            node.id = 77; app.graph.add(node) }""")
         page.fit()
         page.page.wait_for_timeout(600)
         put(page, "lora_1", value)
@@ -157,12 +167,9 @@ def test_a_run_is_reported_in_the_node(rows):
     lines = rows.page.locator(".wan22-report > div").all_text_contents()
     assert len(lines) == 3 and lines[0].startswith(f"Warning: {HIGH} says that it is for the high-noise expert")
     rows.page.wait_for_timeout(500)
-    assert (
-        rows.page.evaluate(
-            "(() => { const panel = document.querySelector('.wan22-report'); return panel.scrollHeight - panel.clientHeight })()"
-        )
-        < 20
-    )
+    hidden = rows.page.evaluate("""() => { const panel = document.querySelector('.wan22-report');
+        return panel.scrollHeight - panel.clientHeight }""")
+    assert hidden < 20
     assert set(sent(rows)) == {"high_noise", "low_noise", *row(1)}
     PICTURES.mkdir(parents=True, exist_ok=True)
     rows.picture(PICTURES / f"loras-{'nodes2' if rows.vue else 'classic'}.jpg")
