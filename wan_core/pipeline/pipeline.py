@@ -200,7 +200,7 @@ class WanPipeline:
             seed: 0 to 2^64 − 1; sample k of several uses seed + k, or the k-th of a list. None or negative: drawn.
             callback: called with (i, t, x, x0) once a step; not to change them.
             step_cache: 0 to 1; above 0, model calls that are expected to change the velocity by less than this are left
-                out, at a loss that benchmarks/step_cache.py measures. None: 0, every step is computed.
+                out, at a loss that benchmarks/cpu/step_cache.py measures. None: 0, every step is computed.
         Raises:
             InputError: an argument that this model cannot work with; nothing has been allocated yet.
             VideoError: no ffmpeg to save the clip with.
