@@ -94,10 +94,12 @@ class WanPipeline:
         preset = files.preset
         vae = load_vae(files.vae, preset.vae)
         high = load_dit(files.high, preset.dit, torch_dtype)
-        low = load_dit(files.low, preset.dit, torch_dtype) if files.low is not None else None
-        if low is not None and not files.named:
-            names = Path(files.high.source).name, Path(files.low.source).name
-            high, low = identify_experts(high, low, vae, names)
+        low = None
+        if files.low is not None:
+            low = load_dit(files.low, preset.dit, torch_dtype)
+            if not files.named:
+                names = Path(files.high.source).name, Path(files.low.source).name
+                high, low = identify_experts(high, low, vae, names)
         for expert in filter(None, (high, low)):
             use_attention(expert, backend)
         return cls(

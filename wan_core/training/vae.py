@@ -47,10 +47,11 @@ def initialise_vae(vae: WanVAE, generator: torch.Generator) -> WanVAE:
             repeats = 2 if isinstance(module, Upsample) else 1
             weight[:, :, -1, 0, 0].add_(torch.eye(weight.shape[1]).repeat(repeats, 1))
     for part in (vae.encoder, vae.decoder):
-        part.conv1.bias.copy_(torch.randn(part.conv1.bias.shape, generator=generator))
+        bias = part.get_parameter("conv1.bias")
+        bias.copy_(torch.randn(bias.shape, generator=generator))
     z = vae.config.z_channels
     vae.conv1.weight.copy_(torch.eye(2 * z).view(2 * z, 2 * z, 1, 1, 1))
-    vae.conv1.bias[z:] = -4.0  # start almost without noise
+    vae.get_parameter("conv1.bias")[z:] = -4.0  # start almost without noise
     vae.conv2.weight.copy_(torch.eye(z).view(z, z, 1, 1, 1))
     vae.get_parameter("encoder.head.2.weight")[z:].mul_(0.1)
     return vae
@@ -144,9 +145,10 @@ def normalise_latents(vae: WanVAE, batches: Callable[[int], Tensor], count: int)
     scale = torch.tensor(vae.config.std).to(mean) / deviation
     offset = torch.tensor(vae.config.mean).to(mean) - scale * mean.mean(dim=1)
     z = vae.config.z_channels
+    bias = vae.get_parameter("conv1.bias")
     vae.conv1.weight[:z].mul_(scale.view(-1, 1, 1, 1, 1))
-    vae.conv1.bias[:z].mul_(scale).add_(offset)
-    vae.conv1.bias[z:].add_(2 * scale.log())
+    bias[:z].mul_(scale).add_(offset)
+    bias[z:].add_(2 * scale.log())
     matrix = vae.conv2.weight[:, :, 0, 0, 0] / scale
-    vae.conv2.bias.sub_(matrix @ offset)
+    vae.get_parameter("conv2.bias").sub_(matrix @ offset)
     vae.conv2.weight.copy_(matrix.view(z, z, 1, 1, 1))
