@@ -67,7 +67,7 @@ def test_prefixed_single_files_load(official_folder, tmp_path):
     [
         (lambda d: (d / "wan2.2_low_noise_14B_fp16.safetensors").unlink(), "no low-noise expert"),
         (lambda d: (d / "wan2.2_low_noise_14B_fp16.safetensors").rename(d / "b.safetensors"), "'high' and 'low'"),
-        (lambda d: [f.unlink() for f in d.iterdir()], "no diffusion transformer.*README"),
+        (lambda d: [f.unlink() for f in d.iterdir()], "no diffusion transformer.*docs/python.md"),
     ],
 )
 def test_comfyui_folders_that_are_ambiguous_or_incomplete(official_folder, tmp_path, change, message):

@@ -18,7 +18,7 @@ from wan_core.checkpoints.tokenizer import open_tokenizer
 from wan_core.config import DiTConfig, TextConfig
 from wan_core.dit import WanDiT
 from wan_core.errors import CheckpointError
-from wan_core.lora.file import AppliedLora, read_lora
+from wan_core.lora import AppliedLora, read_lora
 from wan_core.memory import ModelOffloader
 from wan_core.testing import tiny_preset, train_tokenizer
 from wan_core.text import UMT5, Tokenizer

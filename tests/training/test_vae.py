@@ -100,4 +100,4 @@ def test_the_perceptual_term_is_any_callable(videos):
     assert losses["perceptual"] == 3 and losses["loss"] == losses["l1"] + 0.25 * losses["kl"] + 2.0 * 3
     losses = VAELoss()(new_vae(CONFIG, 0), (videos, None), 0, torch.Generator().manual_seed(0))
     decoded = prediction.unflatten(0, (2, 9)).transpose(1, 2)
-    assert losses["perceptual"] == edge_loss(decoded, videos)
+    assert torch.isclose(losses["perceptual"], edge_loss(decoded, videos), rtol=1e-6)  # sums in another order
