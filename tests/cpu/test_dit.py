@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from tests.support.goldens import difference
+from tests.support.goldens import difference, golden
+from wan_core.checkpoints import load_dit, load_vae
 from wan_core.config import DiTConfig
 from wan_core.cpu import make_dit, ops
 from wan_core.cpu.dit import CpuBlock, CpuVaceBlock, add_cross_attention, is_short
+from wan_core.cpu.vae import CpuResidualBlock
 from wan_core.dit import WanDiT
 from wan_core.dit.layers import Block, CrossAttention, Modulation
 from wan_core.dit.rope import rope_table
@@ -118,3 +120,12 @@ def test_parameters_have_the_names_of_the_plain_model(layers):
     x, t, text = torch.randn(1, 16, 2, 16, 16), torch.tensor([300.0]), torch.randn(1, 5, 64)
     vace = torch.randn(1, 96, 2, 16, 16) if layers else None
     assert difference(model(x, t, text, vace=vace), plain(x, t, text, vace=vace)) < 1e-5
+
+
+def test_loaders_build_for_a_cpu():
+    dit, vae = (
+        load_dit(golden("dit_vace").weights(), golden("dit_vace").config["model"]),
+        load_vae(golden("vae22").weights()),
+    )
+    assert {type(block) for block in dit.blocks} == {CpuBlock} and {type(b) for b in dit.vace_blocks} == {CpuVaceBlock}
+    assert {type(module) for module in vae.modules() if hasattr(module, "residual")} == {CpuResidualBlock}

@@ -161,7 +161,7 @@ def in_chunks(layers: Sequence[nn.Module], x: Tensor, cache: FeatureCache) -> It
     for i, layer in enumerate(layers):
         x = layer(x, cache)
         if isinstance(x, Iterator):
-            # `map`, since a loop would hold each chunk until the layers to come are done with it.
+            # `map`, here and in the decoders, since a loop would hold each chunk until the next one is there.
             yield from chain.from_iterable(map(partial(in_chunks, layers[i + 1 :], cache=cache), x))
             return
     yield x

@@ -1,6 +1,7 @@
 """Encoder and decoder of the Wan 2.1 VAE: 16 channels, 4×8×8. Source: Wan2.2 wan/modules/vae2_1.py."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -49,4 +50,4 @@ class Decoder21(nn.Module):
     def forward(self, z: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
         """Latent frames (B, z, n, h, w), the first of a video alone → their pixels (B, 3, ·, 8h, 8w), in chunks."""
         x = self.middle(self.conv1(z, cache), cache)
-        yield from (self.head(chunk, cache) for chunk in in_chunks(list(self.upsamples), x, cache))
+        yield from map(partial(self.head, cache=cache), in_chunks(list(self.upsamples), x, cache))

@@ -4,6 +4,7 @@ Source: Wan2.2 wan/modules/vae2_2.py.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 
 import torch.nn.functional as F
@@ -109,7 +110,7 @@ class Decoder22(nn.Module):
     def forward(self, z: Tensor, cache: FeatureCache) -> Iterator[Tensor]:
         """Latent frames (B, z, n, h, w), the first of a video alone → their pixels (B, 3, ·, 16h, 16w), in chunks."""
         x = self.middle(self.conv1(z, cache), cache)
-        yield from (self.pixels(chunk, cache) for chunk in in_chunks(list(self.upsamples), x, cache))
+        yield from map(partial(self.pixels, cache=cache), in_chunks(list(self.upsamples), x, cache))
 
     def pixels(self, x: Tensor, cache: FeatureCache) -> Tensor:
         return rearrange(self.head(x, cache), "b (c x y) t h w -> b c t (h y) (w x)", x=2, y=2)
