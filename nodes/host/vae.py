@@ -103,7 +103,7 @@ def load_vae(path: str) -> ComfyVAE:
 
 
 def stream_decode(vae, latents: torch.Tensor):
-    """Frames (t, H, W, 3) in [0, 1] of the clip `latents` (1, C, T, h, w) by any Wan VAE; ours gives a few at a time."""
+    """Frames (t, H, W, 3) in [0, 1] of the clip `latents` (1, C, T, h, w) by any Wan VAE; ours a few at a time."""
     model = vae.first_stage_model
     if not isinstance(model, HostVAE):
         yield vae.decode(latents)[0]
