@@ -53,11 +53,9 @@ def norm_silu_conv(
             past[n, :, rows] = tile[-2:, 1:-1]
             for channels, frames, y in convolution(tile.permute(0, 3, 1, 2)):
                 y = y.permute(0, 2, 3, 1)
-                target = out[n, frames, rows, :, channels]
-                if residual is None:
-                    target.copy_(y)
-                else:
-                    torch.add(residual[n, frames, rows, :, channels], y, out=target)
+                if residual is not None:
+                    y = y.add_(residual[n, frames, rows, :, channels])
+                out[n, frames, rows, :, channels] = y
     return channels_first(out)
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from host import COMFY_NODES, difference, part
+from host import comfy_nodes, difference, part
 from places import GOLDEN, MODELS, STORED
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -60,7 +60,7 @@ def prompts_as_in_the_library(tmp):
 
 def weighted_prompt():
     """Largest change by a weight in the prompt, through ComfyUI's own node."""
-    text, native = part("nodes.host.text"), COMFY_NODES.CLIPTextEncode()
+    text, native = part("nodes.host.text"), comfy_nodes.CLIPTextEncode()
     clip = text.load_clip(str(stored_encoder()))
     weighted, plain = (native.encode(clip, prompt)[0][0][0] for prompt in ("(a cat:1.5) walks", "a cat walks"))
     return {"native": difference(weighted, plain), "rows": [weighted.shape[1], plain.shape[1]]}
