@@ -1,5 +1,7 @@
 """Attention backends besides sdpa, chosen by name; they are used where they are installed."""
 
+from typing import Protocol, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -69,8 +71,12 @@ def get_backend(name: str) -> Attention:
         ) from error
 
 
+class _Attends(Protocol):
+    attention: Attention
+
+
 def use_attention(model: nn.Module, backend: Attention) -> None:
     """Let every block of a transformer attend with `backend`."""
     for module in model.modules():
         if hasattr(module, "attention"):
-            module.attention = backend
+            cast(_Attends, module).attention = backend

@@ -26,7 +26,7 @@ def channels_first(x: Tensor) -> Tensor:
 
 def split_conv3d(conv: nn.Conv3d, x: Tensor) -> Tensor:
     """conv(x), for some output channels at a time."""
-    filters = zip(conv.weight.split(FILTERS), conv.bias.split(FILTERS), strict=True)
+    filters = zip(conv.weight.split(FILTERS), conv.get_parameter("bias").split(FILTERS), strict=True)
     return torch.cat([F.conv3d(x, weight, bias, conv.stride, conv.padding) for weight, bias in filters], dim=1)
 
 
@@ -76,7 +76,7 @@ def norm_silu_conv_few_outputs(norm: nn.Module, conv: CausalConv3d, x: Tensor, c
     past = cache.setdefault(conv, terms.new_zeros(b, 2, h, w, channels, 3))
     terms = torch.cat((past, terms), dim=1)
     past.copy_(terms[:, -2:])
-    out = terms[:, :-2, ..., 0] + terms[:, 1:-1, ..., 1] + terms[:, 2:, ..., 2] + conv.bias.float()
+    out = terms[:, :-2, ..., 0] + terms[:, 1:-1, ..., 1] + terms[:, 2:, ..., 2] + conv.get_parameter("bias").float()
     return channels_first(out.to(x.dtype))
 
 
@@ -106,7 +106,7 @@ def norm_silu(norm: nn.Module, x: Tensor, out: Tensor) -> None:
     x = x.float()
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12)
     torch.div(x, length, out=out)
-    F.silu(out.mul_(norm.gamma.flatten().float() * x.shape[-1] ** 0.5), inplace=True)
+    F.silu(out.mul_(norm.get_parameter("gamma").flatten().float() * x.shape[-1] ** 0.5), inplace=True)
 
 
 class WinogradConv3d:

@@ -109,15 +109,15 @@ def add_linear(x: Tensor, layer: nn.Module, h: Tensor, gate: Tensor | None = Non
     Args:
         inplace: x is written over.
     """
-    shared = gate is not None and gate.numel() == x.shape[-1]
-    if shared and is_bare(layer, h) and is_intel() and computes_in_float32(h.dtype):
+    if gate is None:
+        branch = layer(h)
+        return x.add_(branch) if inplace else x + branch
+    if gate.numel() == x.shape[-1] and is_bare(layer, h) and is_intel() and computes_in_float32(h.dtype):
         gate = gate.flatten()
         bias = layer.bias.float() * gate
         x = x.add_(bias) if inplace else x + bias
         return x.baddbmm_(h.float(), (layer.weight.float() * gate.unsqueeze(1)).T.expand(len(x), -1, -1))
     branch = layer(h)
-    if gate is None:
-        return x.add_(branch) if inplace else x + branch
     return x.addcmul_(gate, branch) if inplace else torch.addcmul(x, gate, branch)
 
 

@@ -17,6 +17,8 @@ decode in 0.66 to 0.71 of diffusers' time and 0.72 to 0.78 of ComfyUI's, in 0.43
 Source of the filtering: Winograd, Arithmetic Complexity of Computations, 1980.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -58,7 +60,8 @@ class CpuCausalConv3d(CausalConv3d):
 
 class CpuResidualBlock(ResidualBlock):
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
-        norm1, conv1, norm2, conv2 = self.residual.values()
+        norm1, norm2 = self.residual["0"], self.residual["3"]
+        conv1, conv2 = cast(CpuCausalConv3d, self.residual["2"]), cast(CpuCausalConv3d, self.residual["6"])
         if not pays(x, conv1, conv2):
             return super().forward(x, cache)
         h = norm_silu_conv(norm1, conv1, x, cache)
@@ -67,13 +70,13 @@ class CpuResidualBlock(ResidualBlock):
 
 class CpuUpsample(Upsample):
     def enlarged(self, x: Tensor) -> Tensor:
-        conv = self.resample["1"]
+        conv = cast(CpuConv2d, self.resample["1"])
         return upsample_conv(conv, x) if pays(x, conv, scale=2) else super().enlarged(x)
 
 
 class CpuOutputHead(OutputHead):
     def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
-        norm, conv = self.values()
+        norm, conv = self["0"], cast(CpuCausalConv3d, self["2"])
         return norm_silu_conv_few_outputs(norm, conv, x, cache) if pays(x, conv) else super().forward(x, cache)
 
 

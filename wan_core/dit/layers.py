@@ -4,6 +4,7 @@ Dimensions: B samples, L tokens in (t, h, w) order, D channels, n text tokens, U
 """
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,8 @@ from ..ops import Attention, in_float32
 from .rope import rotate
 
 
-class Modulation(NamedTuple):
+@dataclass(frozen=True)
+class Modulation:
     """Time modulation of all tokens, held once per distinct timestep."""
 
     rows: Tensor  # (U, 6, D) float32
@@ -65,8 +67,8 @@ def folded_scores(count: int, dtype: torch.dtype) -> Tensor:
     return torch.stack(scores)
 
 
-class SelfAttention(nn.Module):
-    """Attention among all tokens of a video, with rotary positions."""
+class Projections(nn.Module):
+    """What both attentions of a block have: projections, and norms of queries and keys over all heads."""
 
     def __init__(self, config: DiTConfig, ops, attention: Attention):
         super().__init__()
@@ -81,14 +83,18 @@ class SelfAttention(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1))  # (…, D) → (…, heads, head_dim)
 
+
+class SelfAttention(Projections):
+    """Attention among all tokens of a video, with rotary positions."""
+
     def forward(self, x: Tensor, rope: Tensor) -> Tensor:  # x (B, L, D), rope (L, head_dim / 2)
         q = rotate(self.split(self.norm_q(self.q(x))), rope)  # (B, L, heads, head_dim)
         k = rotate(self.split(self.norm_k(self.k(x))), rope)
         return self.o(self.attention(q, k, self.split(self.v(x)), None).flatten(2))
 
 
-class CrossAttention(SelfAttention):
-    """Attention to text: the same projections, no rotation, no mask."""
+class CrossAttention(Projections):
+    """Attention to text: no rotation, no mask."""
 
     def text_keys(self, text: Tensor, bias: Tensor | None) -> CrossAttnKV:  # text (B, n, D)
         return CrossAttnKV(self.split(self.norm_k(self.k(text))), self.split(self.v(text)), bias)

@@ -2,8 +2,9 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -163,9 +164,10 @@ class WanDiT(nn.Module):
             text = F.pad(text, (0, 0, 0, len(folded)))
             bias = F.pad(folded, (n, 0)).to(text.device).unsqueeze(0)
         text = self.text_embedding(text)
+        vace_blocks = self.vace_blocks if self.config.vace_layers else ()
         return TextCache(
-            [block.cross_attn.text_keys(text, bias) for block in self.blocks],
-            [block.cross_attn.text_keys(text, bias) for block in getattr(self, "vace_blocks", ())],
+            [block.cross_attn.text_keys(text, bias) for block in cast(Iterable[Block], self.blocks)],
+            [block.cross_attn.text_keys(text, bias) for block in cast(Iterable[Block], vace_blocks)],
         )
 
     def embed_vace(self, x: Tensor, vace, scale) -> list[VaceState]:
@@ -177,10 +179,10 @@ class WanDiT(nn.Module):
         scales = scales * len(vace) if len(scales) == 1 else scales
         if len(scales) != len(vace):
             raise InputError(f"{len(vace)} VACE conditions with {len(scales)} scales", "one scale for each")
-        controls = []
+        controls, first = [], cast(VaceBlock, self.vace_blocks[0])
         for condition, strength in zip(vace, scales, strict=True):
             tokens = self.vace_patch_embedding(condition.to(self.compute_dtype)).flatten(2).transpose(1, 2)
-            controls.append(VaceState(self.vace_blocks[0].join(tokens, x, self.compute_dtype), strength))
+            controls.append(VaceState(first.join(tokens, x, self.compute_dtype), strength))
         return controls
 
     def run_blocks(
@@ -191,7 +193,7 @@ class WanDiT(nn.Module):
         for i in range(len(self.blocks)):
             x = self.run_block(i, x, mod, rope, text)
             if i in branch:
-                block, keys = self.vace_blocks[branch[i]], text.vace_blocks[branch[i]]
+                block, keys = cast(VaceBlock, self.vace_blocks[branch[i]]), text.vace_blocks[branch[i]]
                 for c, (tokens, scale) in enumerate(controls):
                     tokens, residual = block.vace_residual(tokens, mod, rope, keys)
                     controls[c] = VaceState(tokens, scale)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import DiTConfig
+from ..cpu import make_dit
 from ..dit import WanDiT
 from ..errors import CheckpointError, InputError
 from ..flow import draw_sigmas, flow_loss, interpolate, training_timesteps
@@ -84,7 +85,7 @@ def initialise_dit(model: WanDiT, generator: torch.Generator) -> WanDiT:
 
 def new_expert(config: DiTConfig, seed: int) -> WanDiT:
     """A transformer to train from nothing."""
-    return initialise_dit(WanDiT(config), torch.Generator().manual_seed(seed))
+    return initialise_dit(make_dit(config), torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import VAEConfig
+from ..cpu import make_vae
 from ..vae import WanVAE
 from ..vae.layers import AttentionBlock, FeatureCache, ResidualBlock, Upsample
 from ..vae.losses import PatchDiscriminator, Perceptual, edge_loss, kl_to_normal, weighted_l1
@@ -125,7 +126,7 @@ class VAELoss(nn.Module):
 
 def new_vae(config: VAEConfig, seed: int) -> WanVAE:
     """A VAE to train from nothing."""
-    return initialise_vae(WanVAE(config), torch.Generator().manual_seed(seed))
+    return initialise_vae(make_vae(config), torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
