@@ -92,7 +92,7 @@ def equals_golden(tmp):
 def equals_golden_first_frame(tmp):
     """The recorded official TI2V-5B run, whose first frame is given by a noise mask and put back after every step."""
     config, tensors, paths = recording("ti2v_e2e", tmp, dit="w.dit.")
-    model, host, space = part("nodes.host.model").load_expert(*paths), part("nodes.host.sampling"), Wan22()
+    model, host, space = part("nodes.host.loading").load_expert(*paths), part("nodes.host.sampling"), Wan22()
     samples, mask = torch.zeros_like(tensors["in.noise"])[None], torch.ones(1, 1, *tensors["in.noise"].shape[1:])
     samples[:, :, :1], mask[:, :, :1] = tensors["out.cond_latent"], 0
     guider = host.make_guider(model, None, *recorded_texts(tensors), config["guide_scale"], 1.0, 0.5)
