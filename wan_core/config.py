@@ -7,6 +7,8 @@ from typing import ClassVar
 from .errors import CheckpointError
 
 TRAIN_TIMESTEPS = 1000  # Wan2.2 wan/configs/shared_config.py: num_train_timesteps
+# The default first; flow/solvers.py holds them, flow/schedule.py their grids.
+SOLVERS = ("unipc", "dpmpp_2m", "euler")
 
 # Wan2.2 wan/configs/shared_config.py: sample_neg_prompt
 NEGATIVE_PROMPT = (

@@ -66,7 +66,7 @@ def test_generate_from_an_image_with_offload(official_folder, tmp_path):
         (["--attention", "ring"], BAD_INPUT, "attention is 'ring'.*sdpa, flash, sage, auto"),
         (["--step-cache", "2"], BAD_INPUT, "step_cache is 2.0"),
         (["--steps", "-1"], BAD_INPUT, "steps"),
-        (["--solver", "heun"], BAD_INPUT, "unipc"),
+        (["--solver", "none"], BAD_INPUT, "unipc"),
         (["--image", "x.png"], BAD_INPUT, "image was given"),
         (["--out", "missing/clip.mp4"], BAD_INPUT, "not a folder"),
         (["--out", "clip.avi"], BAD_INPUT, "ends in .mp4"),

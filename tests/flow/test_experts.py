@@ -4,7 +4,7 @@ import torch
 from tests.support.goldens import difference, golden
 from wan_core.checkpoints import load_dit
 from wan_core.errors import InputError
-from wan_core.flow import Experts, FlowSchedule, sample
+from wan_core.flow import SOLVERS, Experts, FlowSchedule, sample
 
 
 class Recorder:
@@ -57,7 +57,7 @@ def test_guidance_without_a_negative_is_refused():
         Experts(Recorder(1.0), None).velocity(POSITIVE, None)
 
 
-@pytest.mark.parametrize("solver", ["unipc", "dpmpp_2m", "euler"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_the_same_model_twice_is_the_model_alone(solver):
     """The handoff leaves the solver's history alone."""
     model, schedule, x = Recorder(0.4), FlowSchedule.official(12, 8.0, solver), torch.randn(1, 2, 1, 4, 4)

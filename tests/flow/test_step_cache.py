@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wan_core.errors import InputError
-from wan_core.flow import Experts, FlowSchedule, sample
+from wan_core.flow import SOLVERS, Experts, FlowSchedule, sample
 from wan_core.flow.step_cache import StepCached
 
 POSITIVE, NEGATIVE = torch.full((1, 3, 4), 2.0), torch.full((1, 3, 4), 0.5)
@@ -40,14 +40,14 @@ def run(
     )
 
 
-@pytest.mark.parametrize("solver", ["unipc", "dpmpp_2m", "euler"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_a_threshold_of_zero_changes_no_bit(solver):
     schedule = FlowSchedule.official(40, 8.0, solver)
     plain = sample(Experts(Expert(), Expert(0.2), 0.875).velocity(POSITIVE, NEGATIVE), NOISE, schedule, solver)
     assert torch.equal(plain, run(0, solver=solver))
 
 
-@pytest.mark.parametrize("solver", ["unipc", "dpmpp_2m", "euler"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_calls_are_saved_and_the_error_grows_with_the_threshold(solver):
     exact, errors, calls = run(0, solver=solver), [], []
     for threshold in (0.02, 0.05, 0.2):

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from scripts.canvas import PACK, python_of
 from tests.support.graphs import models, node, sampler, save, t2v
 from tests.support.layouts import state_of
+from wan_core.config import SOLVERS
 from wan_core.video import find_ffmpeg, read_metadata, read_video
 
 NODES = {
@@ -62,7 +63,8 @@ def test_every_node_is_there_and_explains_itself(server):
                 assert options and options[0].get("tooltip"), f"{name}.{key}"
     solvers = info["Wan22MoEKSampler"]["input"]["required"]["solver"]
     options = solvers[1]["options"] if solvers[0] == "COMBO" else solvers[0]
-    assert options[:3] == ["official unipc", "official dpmpp_2m", "official euler"] and "dpmpp_2m_sde" in options
+    official = [f"official {solver}" for solver in SOLVERS]
+    assert options[: len(official)] == official and "dpmpp_2m_sde" in options
 
 
 def test_the_server_starts_with_the_pack_and_logs_no_error(server):

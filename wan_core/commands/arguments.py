@@ -6,6 +6,8 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from ..config import SOLVERS
+
 if TYPE_CHECKING:
     import torch
 
@@ -28,7 +30,7 @@ def add_numbers(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("numbers", "Left out: the official default of the model.")
     for flag, name, kind, text in NUMBERS:
         group.add_argument(flag, dest=name, type=kind, metavar="N" if kind is int else "X", help=text)
-    group.add_argument("--solver", default="unipc", help="unipc, dpmpp_2m or euler (default: %(default)s)")
+    group.add_argument("--solver", default=SOLVERS[0], help=f"{', '.join(SOLVERS)} (default: %(default)s)")
 
 
 def add_dtype(parser: ArgumentParser, text: str) -> None:

@@ -1,8 +1,9 @@
 """Flow matching: path and loss, schedules, solvers, guidance, and the handoff between two experts."""
 
+from ..config import SOLVERS
 from .experts import Experts
 from .loss import draw_sigmas, flow_loss, interpolate, training_timesteps, velocity_target
-from .schedule import SOLVERS, FlowSchedule, draw_noise, shift_sigma
+from .schedule import FlowSchedule, draw_noise, shift_sigma
 from .session import Expert, Model, Velocity
 from .solvers import sample
 

@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import TRAIN_TIMESTEPS
+from ..config import SOLVERS, TRAIN_TIMESTEPS
 from ..errors import InputError
 from ..validate import real_number, whole_number
 
-SOLVERS = ("unipc", "dpmpp_2m", "euler")
 MAX_STEPS = 1000
 MIN_SHIFT, MAX_SHIFT = 0.001, 1000  # beyond them neighbouring noise levels become equal in float32
 
@@ -46,7 +45,7 @@ class FlowSchedule:
         Args:
             steps: number of model evaluations, 1 to 1000.
             shift: 0.001 to 1000; 12 for A14B text-to-video, 5 for image-to-video and the 5B.
-            solver: unipc | dpmpp_2m | euler.
+            solver: one of SOLVERS.
         Raises:
             InputError: an argument out of range.
         Source: Wan2.2 wan/utils/fm_solvers_unipc.py set_timesteps, fm_solvers.py get_sampling_sigmas.

@@ -111,7 +111,7 @@ def sample(
     Args:
         velocity: (x, t) → v, all of x's shape (B, C, T, H, W); t is `schedule.timesteps[i]` as an int64 tensor (B,).
         x: noise at `schedule.sigmas[0]`. Computation is in float32.
-        solver: unipc | dpmpp_2m | euler.
+        solver: one of SOLVERS.
         callback: called once a step with (i, t, x, x0): the step's number, its timestep, the latent it starts
             from and the clean estimate made there. An exception raised in it ends the run.
         pin: applied to the latent after every step, for instance to put back a given frame. The solver's own
