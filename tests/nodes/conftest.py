@@ -73,7 +73,17 @@ def measured(comfyui, base, stored):
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, run.stdout[-2000:] + run.stderr[-6000:]
-    return json.loads(lines[-1].removeprefix("RESULT "))
+    return Measured(json.loads(lines[-1].removeprefix("RESULT ")))
+
+
+class Measured(dict):
+    """Name of a check → what it found; asking for one that failed fails the test with its traceback."""
+
+    def __getitem__(self, name: str):
+        outcome, found = super().__getitem__(name)
+        if outcome == "failed":
+            pytest.fail(f"{name}, inside ComfyUI:\n{found}", pytrace=False)
+        return found
 
 
 def write_stored(folder: Path, official: Path) -> Path:

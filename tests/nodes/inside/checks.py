@@ -1,6 +1,9 @@
 """Everything that is measured."""
 
 import tempfile
+import traceback
+from collections.abc import Callable
+from typing import Any
 
 import formats
 import loras
@@ -47,6 +50,14 @@ WITH_FILES = (
 
 
 def measure() -> dict:
-    """Name of a check → what it found."""
+    """Name of a check → ["found", what] or ["failed", its traceback]: the other checks go on."""
     with torch.inference_mode(), tempfile.TemporaryDirectory() as tmp:
-        return {check.__name__: check() for check in ALONE} | {check.__name__: check(tmp) for check in WITH_FILES}
+        alone = {check.__name__: _attempt(check) for check in ALONE}
+        return alone | {check.__name__: _attempt(check, tmp) for check in WITH_FILES}
+
+
+def _attempt(check: Callable[..., Any], *arguments) -> tuple[str, Any]:
+    try:
+        return "found", check(*arguments)
+    except Exception:
+        return "failed", traceback.format_exc()
