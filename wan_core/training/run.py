@@ -115,12 +115,9 @@ class TrainingRun:
             raise CheckpointError(
                 f"{path} belongs to another model", "the run that this folder was made for", "Use another folder"
             )
-        if "ema" not in state:
-            raise CheckpointError(
-                f"{path} was written by an earlier version", "a checkpoint of this version", "Use another folder"
-            )
         self.load_parameters(state["parameters"])
-        self.ema.load_state_dict(state["ema"])
+        _copy(state["average"], self.average)
+        self.ema.n_averaged.fill_(state["step"] + 1)  # the initial weights, and those after each step
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
 
@@ -128,7 +125,7 @@ class TrainingRun:
         """Write `state.pt`; an interrupted write leaves the one before."""
         state = {
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
-            "ema": self.ema.state_dict(),
+            "average": {name: p.detach() for name, p in self.average.items()},
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
         }
@@ -194,8 +191,12 @@ class TrainingRun:
         self.load_parameters(self.average)
         return trained
 
-    @torch.no_grad()
     def load_parameters(self, values: Mapping[str, Tensor]) -> None:
         """Give the parameters these values."""
-        for name, p in self.parameters.items():
-            p.copy_(values[name])
+        _copy(values, self.parameters)
+
+
+@torch.no_grad()
+def _copy(values: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    for name, p in parameters.items():
+        p.copy_(values[name])
