@@ -8,6 +8,7 @@ import comfy.utils
 import torch
 
 from ...wan_core.checkpoints.build import open_part, sibling_config
+from ...wan_core.checkpoints.families import check_family
 from ...wan_core.checkpoints.formats import Weights, open_weights, weight_files
 from ...wan_core.checkpoints.identify import expert_from_name
 from ...wan_core.checkpoints.infer import infer_dit
@@ -65,7 +66,7 @@ def load_expert(path: str, disable_dynamic: bool = False):
         path: transformer file, or folder of shards.
         disable_dynamic: ask for ComfyUI's older patcher, which some hooks need.
     Raises:
-        CheckpointError: not a Wan transformer, or incomplete.
+        CheckpointError: not a Wan transformer, one of a family that is not built here, or incomplete.
     """
     weights = open_weights(path)
     return _build(path, weights, _identify(weights), disable_dynamic)
@@ -88,9 +89,10 @@ def _check_slots(names: tuple[str, str], first: str | None, second: str | None) 
 
 
 def _identify(weights: Weights) -> DiTConfig:
-    """Sizes of a transformer that has all its tensors; from the headers."""
+    """Sizes of a transformer of a family that is built here and that has all its tensors; from the headers."""
     name = Path(weights.source).name
     part = weights.renamed(to_official("dit", weights, name))
+    check_family(part, part.metadata, name)
     config = infer_dit(part, sibling_config(weights.source))
     with torch.device("meta"):
         missing = [name for name in WanDiT(config).state_dict() if name not in part]

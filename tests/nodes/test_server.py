@@ -9,8 +9,9 @@ import time
 import urllib.request
 
 import pytest
+import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from scripts.canvas import PACK, python_of
 from tests.support.graphs import models, node, sampler, save, t2v
@@ -340,6 +341,15 @@ def test_damaged_files_are_recognised_by_every_loader(server, what):
         graph = t2v("damaged")
         graph[part]["inputs"][key] = name
         assert what in server.error(graph)
+
+
+def test_families_that_are_not_built_are_refused_by_name(server):
+    models = server.base / "models" / "diffusion_models"
+    state = load_file(models / "t2v-a14b" / "wan2.2_high_noise_14B_fp16.safetensors")
+    save_file(state | {"ref_conv.weight": torch.zeros(1)}, models / "fun_control.safetensors")
+    graph = t2v("family")
+    graph["experts"]["inputs"]["high_noise"] = "fun_control.safetensors"
+    assert "fun_control.safetensors is Fun-Control" in server.error(graph)
 
 
 def test_images_are_no_clip_and_leave_no_file(server):

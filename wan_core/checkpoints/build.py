@@ -15,7 +15,7 @@ from ..dit import WanDiT
 from ..errors import CheckpointError
 from ..text import UMT5
 from ..vae import WanVAE
-from .families import family_of
+from .families import check_family
 from .formats import Weights, from_state_dict, open_weights, read_config
 from .infer import infer_dit, infer_text, infer_vae, main_dtype
 from .key_maps import PARTS, to_official
@@ -104,8 +104,8 @@ def open_part(source: Source, kind: str) -> Weights:
         raise CheckpointError(f"{PARTS[kind]} from a {type(source).__name__}", "a path or a state dict")
     check_quantization(source)
     part = source.renamed(to_official(kind, source, source.source))
-    if kind == "dit" and not (family := family_of(part, part.metadata)).loads:
-        raise family.refusal(source.source)
+    if kind == "dit":
+        check_family(part, part.metadata, source.source)
     return mark_quantized(part)
 
 

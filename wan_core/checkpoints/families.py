@@ -81,6 +81,16 @@ def family_of(names: Iterable[str], metadata: Mapping[str, str]) -> Family:
     return next(family for family in FAMILIES if family.matches(names, metadata))
 
 
+def check_family(names: Iterable[str], metadata: Mapping[str, str], source: str) -> None:
+    """
+    Raises:
+        CheckpointError: a transformer of a family that is not built here.
+    """
+    family = family_of(names, metadata)
+    if not family.loads:
+        raise family.refusal(source)
+
+
 def describe_dit(config: DiTConfig) -> str:
     """A transformer that is loaded here, such as "t2v-a14b or wan21-t2v-14b"."""
     if config.in_channels == 36:
