@@ -83,6 +83,12 @@ def test_what_is_wrong_is_said_in_one_line(official_folder, tmp_path, capfd, mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("arguments", [["--device", "quantum"], ["--attention", "ring"]])
+def test_wrong_arguments_are_said_before_a_missing_model(tmp_path, capfd, arguments):
+    assert main(["generate", str(tmp_path / "missing"), "a cat", *arguments]) == BAD_INPUT
+    assert re.search("the device quantum|attention is 'ring'", capfd.readouterr().err)
+
+
 def test_a_missing_ffmpeg_is_a_failure_of_the_machine(official_folder, tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "nothing"))
     assert main(["generate", str(official_folder()), "a cat", "--out", str(tmp_path / "clip.mp4"), *NUMBERS]) == FAILED

@@ -26,6 +26,8 @@ def test_no_sampling_without_an_ffmpeg(pipe, tmp_path, monkeypatch):
 def test_dtypes_and_devices_that_cannot_be_used(official_folder, arguments):
     with pytest.raises(InputError):
         WanPipeline.from_pretrained(official_folder(), **arguments)
+    with pytest.raises(InputError):
+        WanPipeline.from_pretrained("missing", **arguments)
 
 
 @pytest.mark.parametrize(

@@ -68,10 +68,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
+    from ..attention import get_backend
     from ..checkpoints.model_files import open_model
+    from ..devices import usable_device
     from ..pipeline import WanPipeline
     from ..pipeline.inputs import Inputs
 
+    if options.device:
+        usable_device(options.device)
+    get_backend(options.attention)  # both are refused before a file is looked for
     files, chosen = open_model(options.model), pipeline_options(options)
     request = Inputs.resolve(files.preset, chosen).request  # refused before any weight is read
     check_room(request, options.out)

@@ -76,6 +76,8 @@ class WanPipeline:
             CheckpointNotFound: the folder, or a part of the model, is missing.
             CheckpointError: a damaged file, or parts that do not belong together.
         """
+        device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
+        get_backend(attention)  # all three are refused before a file is looked for
         return cls.from_files(open_model(path), torch_dtype, device, attention)
 
     @classmethod
