@@ -1,5 +1,5 @@
-// The sigma plot on the sampler, guider and plan nodes: noise levels and the expert of each step, the boundary as a line
-// to drag, live marks while a run is under way, and its clip so far.
+// The sigma plot on the sampler, guider and plan nodes: noise levels and the expert of each step, the boundary as a
+// line to drag, live marks while a run is under way, and its clip so far.
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
