@@ -9,6 +9,7 @@ MARKS = {"comfyui": pytest.mark.comfyui, "canvas": pytest.mark.browser}
 GROUPS = ("canvas", "server", "measured")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     for item in items:
         for fixture, mark in MARKS.items():

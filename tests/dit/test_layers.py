@@ -22,7 +22,7 @@ def test_a_block_leaves_its_inputs_alone(kind, rows, dtype):
     index = torch.arange(12).remainder(rows)[None]
     mod = Modulation(torch.randn(rows, 6, CONFIG.dim), index if rows > 1 else index[:, :1])
     text = block.cross_attn.text_keys(torch.randn(1, 5, CONFIG.dim, dtype=dtype), None)
-    tensors = [x, *mod, rope, text.k, text.v]
+    tensors = [x, mod.rows, mod.index, rope, text.k, text.v]
     before = [(tensor._version, tensor.clone()) for tensor in tensors]
     assert not torch.equal(block(x, mod, rope, text), x)
     for tensor, (version, values) in zip(tensors, before, strict=True):
