@@ -76,8 +76,8 @@ def block_inputs(block, rows, keys, dtype=torch.float32):
 @pytest.mark.parametrize("keys", [9, 100])
 def test_a_block_leaves_its_input_alone_and_is_the_plain_one(rows, keys, dtype, bound):
     block = random_layer(CpuBlock, dtype)
-    given = block_inputs(block, rows, keys, dtype)
-    tensors = [given[0], *given[1], given[2], given[3].k, given[3].v, given[3].bias]
+    given = x, mod, rope, text = block_inputs(block, rows, keys, dtype)
+    tensors = [x, mod.rows, mod.index, rope, text.k, text.v, text.bias]
     versions, before = [x._version for x in tensors], [x.clone() for x in tensors]
     out = block(*given)
     assert [x._version for x in tensors] == versions
