@@ -1,5 +1,7 @@
 """Weight files through ComfyUI's reader, after a look at their headers; experts as MODELs, alone and in pairs."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import comfy.model_management
@@ -21,6 +23,7 @@ from .lora import patch_modulations_in_runs
 from .model import ExpertConfig
 
 State = dict[str, torch.Tensor]
+_NOTES = "_quantization_metadata"  # about all quantised layers, in the header
 
 
 def load_file(source: str | Path | Weights) -> tuple[State, dict]:
@@ -137,7 +140,17 @@ def _read_expert(weights: Weights) -> State:
     state, metadata = _read(weights)
     names = to_official("dit", state, Path(weights.source).name)
     state = {ours: state[theirs] for ours, theirs in names.items()}
-    return comfy.utils.convert_old_quants(state, "", metadata=metadata)[0]
+    return comfy.utils.convert_old_quants(state, "", metadata=_renamed_notes(metadata, names))[0]
+
+
+def _renamed_notes(metadata: dict, names: Mapping[str, str]) -> dict:
+    """The header with its notes under official names; they name layers as the file does, or without its prefix."""
+    if _NOTES not in metadata:
+        return metadata
+    notes = json.loads(metadata[_NOTES])
+    official = {stored.rpartition(".")[0]: ours.rpartition(".")[0] for ours, stored in names.items()}
+    layers = {official.get(layer, layer): note for layer, note in notes["layers"].items()}
+    return metadata | {_NOTES: json.dumps(notes | {"layers": layers})}
 
 
 def _read(weights: Weights) -> tuple[State, dict]:

@@ -11,6 +11,11 @@ def test_fp8_experts(measured, layout):
     assert from_unpacked < 1e-5 and from_native < 1e-4
 
 
+@pytest.mark.parametrize("whose", ["the checkpoint's", "the model's"])
+def test_notes_in_the_header_name_layers_as_the_file_does_or_without_its_prefix(measured, whose):
+    assert measured["prefixed_notes"][whose] < 1e-4
+
+
 def test_int8_experts(measured):
     """ComfyUI rounds what goes into an int8 layer as well."""
     from_unpacked, from_native = measured["stored_experts"]["int8"]

@@ -64,6 +64,23 @@ def stored_experts(tmp):
     return found
 
 
+def prefixed_notes(tmp):
+    """Whose layers the header names → difference to the unpacked weights, of an expert under ComfyUI's prefix."""
+    load, prefix, found = part("nodes.host.loading").load_expert, "model.diffusion_model.", {}
+    state, conds = load_file(wide_pair("t2v-a14b", tmp)[0]), texts(4096)
+    held, unpacked, metadata = packed(state, "notes in the header")
+    (key,) = metadata
+    layers = json.loads(metadata[key])["layers"]
+    save_file(unpacked, f"{tmp}/unpacked.safetensors")
+    plain = run(load(f"{tmp}/unpacked.safetensors"), None, conds=conds)
+    for whose, before in (("the checkpoint's", prefix), ("the model's", "")):
+        notes = json.dumps({"layers": {before + layer: note for layer, note in layers.items()}})
+        file = f"{tmp}/{whose} notes.safetensors"
+        save_file({prefix + name: t.contiguous() for name, t in held.items()}, file, {key: notes})
+        found[whose] = difference(run(load(file), None, conds=conds), plain)
+    return found
+
+
 def gguf_experts():
     """An expert in GGUF: against the same weights unpacked; with a LoRA; and what is left in the model afterwards."""
     load, quant = part("nodes.host.loading").load_expert, part("wan_core.checkpoints.quant")
