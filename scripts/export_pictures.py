@@ -13,6 +13,7 @@ PICTURES = Path(__file__).resolve().parent.parent / "web" / "docs" / "images"
 ORIGIN = 240  # keeps the toolbars of the page out of the picture
 SCALE, BORDER = 1.5, 12
 LARGEST = 40_000  # bytes; a help page opens at once
+TALLEST = 1600  # pixels of the page; what lies below it would be cut off a picture
 VALUES = {
     "Wan22ExpertLoader": {
         "high_noise": "wan2.2_t2v_high_noise_14B_fp16.safetensors",
@@ -56,7 +57,7 @@ DRAW = """async ([name, id, values, scale, origin, border]) => {
 
 def main(url: str) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with open_canvas(url) as canvas:
+    with open_canvas(url, height=TALLEST) as canvas:
         own = {name for name in canvas.page.evaluate(LIST) if (PICTURES.parent / name).is_dir()}
         for number, name in enumerate(sorted(own), 1000):
             clip = canvas.page.evaluate(DRAW, [name, number, VALUES.get(name, {}), SCALE, ORIGIN, BORDER])

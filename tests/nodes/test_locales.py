@@ -146,6 +146,9 @@ def test_pictures_are_what_they_seem():
     for path in (ROOT / "web" / "docs" / "images").glob("*.jpg"):
         with Image.open(path) as picture:
             assert picture.format == "JPEG" and 300 < picture.width < 1000 and picture.height < 1600
+            # The border below the node is the page: a picture that was cut off ends inside the node.
+            middle = [picture.convert("L").getpixel((picture.width // 2, picture.height - y)) for y in (2, 20)]
+            assert middle[0] < middle[1], path.name
 
 
 SHOWN = """names => Object.fromEntries(names.map(name => {
