@@ -52,7 +52,7 @@ class DiTConfig:
     freq_dim: int = 256
     patch: tuple[int, int, int] = (1, 2, 2)
     eps: float = 1e-6
-    vace_layers: tuple[int, ...] = ()  # main blocks that receive a VACE hint; empty: no VACE branch
+    vace_layers: tuple[int, ...] = ()  # main blocks that receive a VACE residual; empty: no VACE branch
     vace_channels: int = 96  # inactive 16 + reactive 16 + mask 64
 
     def __post_init__(self):

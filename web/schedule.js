@@ -76,5 +76,5 @@ export function boundaryFor(steps, count) {
 
 /** How many steps are high-noise. */
 export function highSteps(steps, boundary) {
-  return plan(steps, boundary).filter((who) => who === "high").length;
+  return plan(steps, boundary).filter((expert) => expert === "high").length;
 }

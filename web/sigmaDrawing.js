@@ -117,12 +117,12 @@ export class SigmaDrawing {
 
   #curve(sigmas, experts) {
     const many = sigmas.length > 120;
-    experts.forEach((who, i) => {
+    experts.forEach((expert, i) => {
       const [x1, y1, x2, y2] = [this.#x(i), this.#y(sigmas[i]), this.#x(i + 1), this.#y(sigmas[i + 1])];
       this.drawing.append(
-        svg("line", { x1, y1, x2, y2, stroke: COLOURS[who], "stroke-width": 2, class: `wan22-${who}` }),
+        svg("line", { x1, y1, x2, y2, stroke: COLOURS[expert], "stroke-width": 2, class: `wan22-${expert}` }),
       );
-      if (!many) this.drawing.append(svg("circle", { cx: x1, cy: y1, r: 2.2, fill: COLOURS[who] }));
+      if (!many) this.drawing.append(svg("circle", { cx: x1, cy: y1, r: 2.2, fill: COLOURS[expert] }));
     });
   }
 
@@ -138,7 +138,7 @@ export class SigmaDrawing {
       words = `${text("step", { step: live.step, steps })} · t=${start} · ${expert}`;
     } else if (live?.seconds) {
       const each = Object.entries(live.seconds).map(
-        ([who, s]) => `${boundary === null ? "" : `${text(who)} `}${s.toFixed(1)} s`,
+        ([expert, s]) => `${boundary === null ? "" : `${text(expert)} `}${s.toFixed(1)} s`,
       );
       words += ` · ${each.join(" · ")}`;
     }

@@ -87,7 +87,7 @@ class SigmaPlot {
       this.live = { ...this.live, step, expert };
       if (setting(CLIP) !== false && typeof clip === "string" && PICTURE.test(clip)) this.drawing.show(clip);
     } else if (seconds && typeof seconds === "object") {
-      const each = ["high", "low"].filter((who) => Number.isFinite(seconds[who])).map((who) => [who, seconds[who]]);
+      const each = ["high", "low"].filter((name) => Number.isFinite(seconds[name])).map((name) => [name, seconds[name]]);
       this.live = { ...this.live, seconds: Object.fromEntries(each) };
     }
     this.refresh();

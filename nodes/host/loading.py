@@ -110,24 +110,24 @@ def _identify(weights: Weights) -> DiTConfig:
 
 def _build(path: str, weights: Weights, sizes: DiTConfig, disable_dynamic: bool = False):
     mm = comfy.model_management
-    state, packed = _read_expert(weights), weights.format == "gguf"
+    state, is_gguf = _read_expert(weights), weights.format == "gguf"
     config = ExpertConfig(sizes)
-    if packed:
+    if is_gguf:
         config.custom_operations = GGUFOps
     config.quant_config = comfy.utils.detect_layer_quantization(state, "")
-    stored = None if config.quant_config or packed else comfy.utils.weight_dtype(state)
+    stored = None if config.quant_config or is_gguf else comfy.utils.weight_dtype(state)
     parameters, supported = comfy.utils.calculate_parameters(state), config.supported_inference_dtypes
     device, offload = mm.get_torch_device(), mm.unet_offload_device()
     dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=supported, weight_dtype=stored)
     cast = mm.unet_manual_cast(None if config.quant_config else dtype, device, supported)
     config.set_inference_dtype(dtype, cast, device=device)
     model = config.get_model(state)
-    older = GGUFModelPatcher if packed else comfy.model_patcher.ModelPatcher
-    kind = older if packed or disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    older = GGUFModelPatcher if is_gguf else comfy.model_patcher.ModelPatcher
+    kind = older if is_gguf or disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = kind(model, load_device=device, offload_device=offload)
     if not mm.is_device_cpu(offload):
         model.to(offload)
-    model.load_model_weights(state, "", assign=packed or patcher.is_dynamic())
+    model.load_model_weights(state, "", assign=is_gguf or patcher.is_dynamic())
     patcher.cached_patcher_init = (load_expert, (path,))
     patch_modulations_in_runs(patcher)
     return patcher

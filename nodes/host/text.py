@@ -22,7 +22,7 @@ from .loading import load_file
 KEY = "umt5xxl"  # the name under which native nodes expect the tokens
 LENGTH = 512
 EOS = 1
-QUANTISED = torch.bfloat16  # what quantised matrices are unpacked to
+DEQUANTIZED = torch.bfloat16  # what quantized matrices are dequantized to
 
 State = dict[str, torch.Tensor]
 
@@ -67,19 +67,19 @@ def load_clip(path: str) -> comfy.sd.CLIP:
     proto = embedded_tokenizer(weights)  # after the weights: a file of another kind has no tokenizer either
     config = infer_text(from_state_dict(official, path))
     state = _hugging_face(official, config.layers)
-    options: dict[str, Any] = {f"{KEY}_model_config": hugging_face_sizes(config), "dtype": QUANTISED}
+    options: dict[str, Any] = {f"{KEY}_model_config": hugging_face_sizes(config), "dtype": DEQUANTIZED}
     if gguf:
         options["custom_operations"] = GGUFOps
     else:
         state, _ = comfy.utils.convert_old_quants(state, "", metadata=metadata)
-        notes = comfy.utils.detect_layer_quantization(state, "")
+        layers = comfy.utils.detect_layer_quantization(state, "")
         stored = comfy.utils.weight_dtype(state)
-        if notes or stored.itemsize == 1:
-            options["quantization_metadata"] = notes or {}
+        if layers or stored.itemsize == 1:
+            options["quantization_metadata"] = layers or {}
         else:
             options["dtype"] = stored
-        if not notes and state["shared.weight"].dtype.itemsize == 1:  # else ComfyUI casts the whole table every time
-            state["shared.weight"] = state["shared.weight"].to(QUANTISED)
+        if not layers and state["shared.weight"].dtype.itemsize == 1:  # else ComfyUI casts the whole table every time
+            state["shared.weight"] = state["shared.weight"].to(DEQUANTIZED)
     if state["shared.weight"].dtype == torch.bfloat16:
         options[f"{KEY}_class"] = BFloat16Model
     return comfy.sd.CLIP(
@@ -105,7 +105,7 @@ def _read(weights: Weights) -> tuple[State, dict]:
 
 
 def _hugging_face(state: State, layers: int) -> State:
-    """Official names as ComfyUI's class has them; scales and notes of a layer go with it."""
+    """Official names as ComfyUI's class has them; scales and formats of a layer go with it."""
     names = hugging_face_names(layers)
     split = {name: name.rpartition(".") for name in state}
     return {names.get(layer, layer) + dot + leaf: state[name] for name, (layer, dot, leaf) in split.items()}

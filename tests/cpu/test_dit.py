@@ -7,7 +7,7 @@ from tests.support.goldens import difference, golden
 from wan_core.checkpoints import load_dit, load_vae
 from wan_core.config import DiTConfig
 from wan_core.cpu import make_dit, ops
-from wan_core.cpu.dit import CpuBlock, CpuVaceBlock, add_cross_attention, is_short
+from wan_core.cpu.dit import CpuBlock, CpuVaceBlock, add_cross_attention, folding_pays
 from wan_core.cpu.vae import CpuResidualBlock
 from wan_core.dit import WanDiT
 from wan_core.dit.layers import Block, CrossAttention, Modulation
@@ -43,24 +43,24 @@ def test_attention_to_a_short_prompt(monkeypatch, folded, batch, texts, dtype, b
         torch.randn(batch, TOKENS, CONFIG.dim),
         text_keys(layer, 9, folded, texts, dtype),
     )
-    assert is_short(layer, h, text)
+    assert folding_pays(layer, h, text)
     assert difference(add_cross_attention(x.clone(), layer, h, text), x + layer(h, text)) < bound
 
 
 def test_a_long_prompt_or_anything_that_looks_in_is_not_folded():
     layer, h = random_layer(CrossAttention), torch.randn(1, TOKENS, CONFIG.dim)
-    assert is_short(layer, h, text_keys(layer, 16))
-    assert not is_short(layer, h, text_keys(layer, 103))  # 4 heads · 103 keys are no fewer than the channels
-    assert not is_short(layer, h[:, :64], text_keys(layer, 16))  # hardly more tokens than keys
+    assert folding_pays(layer, h, text_keys(layer, 16))
+    assert not folding_pays(layer, h, text_keys(layer, 103))  # 4 heads · 103 keys are no fewer than the channels
+    assert not folding_pays(layer, h[:, :64], text_keys(layer, 16))  # hardly more tokens than keys
     layer.attention = lambda *args: sdpa(*args)
-    assert not is_short(layer, h, text_keys(layer, 16))
+    assert not folding_pays(layer, h, text_keys(layer, 16))
     layer.attention = sdpa
     hook = layer.o.register_forward_hook(lambda *_: None)  # as a LoRA's
-    assert not is_short(layer, h, text_keys(layer, 16))
+    assert not folding_pays(layer, h, text_keys(layer, 16))
     hook.remove()
     with torch.enable_grad():
         layer.o.requires_grad_()
-        assert not is_short(layer, h, text_keys(layer, 16))
+        assert not folding_pays(layer, h, text_keys(layer, 16))
 
 
 def block_inputs(block, rows, keys, dtype=torch.float32):

@@ -123,10 +123,10 @@ def _comfyui(folder: Path, open_once: Open) -> ModelFolder:
                 "an official folder, a diffusers folder, or ComfyUI's single .safetensors or .gguf files",
                 "docs/python.md, 'Weights', says which files a model needs",
             )
-    claims = {
+    experts = {
         file: expert_from_name(str(file.relative_to(folder)), open_once(file).metadata) for file in candidates["dit"]
     }
-    high, low, named = _experts(claims, folder)
+    high, low, named = _experts(experts, folder)
     vaes = candidates["vae"]
     if len(vaes) > 1:  # one for the 14B models and one for the 5B, as ComfyUI's own folders have them
         channels = infer_dit(open_part(open_once(high), "dit")).out_channels
@@ -135,14 +135,14 @@ def _comfyui(folder: Path, open_once: Open) -> ModelFolder:
     return ModelFolder("comfyui", high, low, vae, text_encoder, tokenizer=text_encoder, named=named)
 
 
-def _experts(claims: dict[Path, str | None], folder: Path) -> tuple[Path, Path | None, bool]:
+def _experts(experts: dict[Path, str | None], folder: Path) -> tuple[Path, Path | None, bool]:
     """The pair, or the only file; and whether names or metadata say which is which.
 
     Args:
-        claims: file → "high", "low" or None.
+        experts: file → "high", "low" or None.
     """
-    files = list(claims)
-    high, low = ([file for file in files if claims[file] == word] for word in ("high", "low"))
+    files = list(experts)
+    high, low = ([file for file in files if experts[file] == word] for word in ("high", "low"))
     if len(files) == 1 and not (high or low):
         return files[0], None, True
     if len(files) == 2 and len(high) == len(low) == 1:

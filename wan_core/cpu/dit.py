@@ -77,14 +77,14 @@ def rotated(layer: SelfAttention, norm: RMSNorm, x: Tensor, rope: Tensor) -> Ten
 
 def add_cross_attention(x: Tensor, layer: CrossAttention, h: Tensor, text: CrossAttnKV) -> Tensor:
     """x + layer(h), over x; x and h (B, L, D)."""
-    if is_short(layer, h, text):
+    if folding_pays(layer, h, text):
         return fold_output_projection(x, layer, h, text)
     attend = attention if layer.attention is sdpa else layer.attention
     q = layer.split(layer.norm_q(layer.q(h)))
     return add_linear(x, layer.o, attend(q, *text).flatten(2), inplace=True)
 
 
-def is_short(layer: CrossAttention, h: Tensor, text: CrossAttnKV) -> bool:
+def folding_pays(layer: CrossAttention, h: Tensor, text: CrossAttnKV) -> bool:
     """Whether a prompt has so few tokens that `fold_output_projection` is faster, and right: sdpa of bare layers."""
     n, (_, tokens, channels) = text.k.shape[1], h.shape
     few = layer.heads * n <= FOLDED_HEADS * channels and FOLDED_TOKENS * n <= tokens

@@ -43,13 +43,13 @@ class Experts:
             real_number("the guidance scale of the low-noise expert", self.cfg_low, 0)
 
     def at(self, timestep: float) -> str:
-        """ "high" or "low": who answers a step that starts at this timestep (0..1000)."""
+        """ "high" or "low": the expert that answers a step that starts at this timestep (0..1000)."""
         if self.low is None or self.boundary is None:
             return "high"
         return "high" if timestep >= self.boundary * TRAIN_TIMESTEPS else "low"
 
     def plan(self, schedule: FlowSchedule) -> list[str]:
-        """Who answers each step of the schedule."""
+        """The expert of each step of the schedule."""
         return [self.at(t) for t in schedule.timesteps.tolist()]
 
     def velocity(

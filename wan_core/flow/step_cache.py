@@ -16,7 +16,7 @@ class ComputedStep:
     """The last computed step.
 
     Attributes:
-        expert: who answered it.
+        expert: the one that answered it.
         x, v: the latent it started from, and its velocity.
         rate: how much the velocity changed for each unit that the latent moved, from the computed step before.
     """

@@ -33,8 +33,8 @@ class Branch(nn.Module):
 class AppliedLora:
     """A LoRA at work in a transformer; `remove()` leaves the transformer as it was.
 
-    Low-rank changes of the blocks run beside the layers, so that memory-mapped weights stay mapped and quantised ones
-    stay packed. Everything else is small and is added to the weights.
+    Low-rank changes of the blocks run beside the layers, so that memory-mapped weights stay mapped and quantized ones
+    stay quantized. Everything else is small and is added to the weights.
 
     Attributes:
         report: how much of the file applies.

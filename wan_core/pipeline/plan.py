@@ -36,8 +36,10 @@ def plan_text(preset: Preset, request: Request, dtype: torch.dtype = torch.bfloa
         "",
         "step  timestep   sigma  expert",
     ]
-    for i, (t, who) in enumerate(zip(schedule.timesteps.tolist(), request.plan(), strict=True)):
-        lines.append(f"{i + 1:4}  {t:8}  {schedule.sigmas[i]:.4f}  {who if request.boundary is not None else 'model'}")
+    for i, (t, expert) in enumerate(zip(schedule.timesteps.tolist(), request.plan(), strict=True)):
+        lines.append(
+            f"{i + 1:4}  {t:8}  {schedule.sigmas[i]:.4f}  {expert if request.boundary is not None else 'model'}"
+        )
     lines += [
         "",
         f"estimated memory in {str(dtype).removeprefix('torch.')}, one part on the device at a time:",

@@ -83,8 +83,8 @@ def encode_folder(
     clips = list_clips(folder)
     captions = [captions_of(clip) for clip in clips]
     files = [(clip.name, clip.stat().st_size, clip.stat().st_mtime_ns) for clip in clips]
-    facts = (shape, model.preset.name, model.vae.source, model.text_encoder.source, captions, files)
-    stamp = hashlib.sha256(repr(facts).encode()).hexdigest()
+    sources = (shape, model.preset.name, model.vae.source, model.text_encoder.source, captions, files)
+    stamp = hashlib.sha256(repr(sources).encode()).hexdigest()
     if cache.is_file():
         state = torch.load(cache, weights_only=True)
         if state.pop("stamp") == stamp:
