@@ -9,12 +9,12 @@ import comfy.model_patcher
 import comfy.utils
 import torch
 
-from ...wan_core.checkpoints.build import open_part, sibling_config
-from ...wan_core.checkpoints.families import check_family
+from ...wan_core.checkpoints.build import identify_part, open_part, sibling_config
 from ...wan_core.checkpoints.formats import Weights, open_weights, weight_files
 from ...wan_core.checkpoints.identify import expert_from_name
 from ...wan_core.checkpoints.infer import infer_dit
 from ...wan_core.checkpoints.key_maps import to_official
+from ...wan_core.checkpoints.model_files import check_pair
 from ...wan_core.config import DiTConfig
 from ...wan_core.dit import WanDiT
 from ...wan_core.errors import CheckpointError
@@ -23,7 +23,7 @@ from .lora import patch_modulations_in_runs
 from .model import ExpertConfig
 
 State = dict[str, torch.Tensor]
-_NOTES = "_quantization_metadata"  # about all quantised layers, in the header
+_QUANTIZATION = "_quantization_metadata"  # header entry with the formats of all quantized layers
 
 
 def load_file(source: str | Path | Weights) -> tuple[State, dict]:
@@ -33,6 +33,19 @@ def load_file(source: str | Path | Weights) -> tuple[State, dict]:
         CheckpointError: a damaged file, a Git LFS pointer, a web page.
     """
     return _read(source if isinstance(source, Weights) else open_weights(source))
+
+
+def rename_quantization(metadata: dict, names: Mapping[str, str]) -> dict:
+    """The header's formats of quantized layers for tensors that were renamed, `names` being new → old.
+
+    A header names layers as the file does, or without the file's prefix; the latter are left as they are.
+    """
+    if _QUANTIZATION not in metadata:
+        return metadata
+    formats = json.loads(metadata[_QUANTIZATION])
+    layer_of = {old.rpartition(".")[0]: new.rpartition(".")[0] for new, old in names.items()}
+    layers = {layer_of.get(layer, layer): form for layer, form in formats["layers"].items()}
+    return metadata | {_QUANTIZATION: json.dumps(formats | {"layers": layers})}
 
 
 def load_pair(high: str, low: str | None):
@@ -53,12 +66,7 @@ def load_pair(high: str, low: str | None):
     first, second = open_weights(high), open_weights(low)
     _check_slots(names, expert_from_name(names[0], first.metadata), expert_from_name(names[1], second.metadata))
     sizes = _identify(first), _identify(second)
-    if sizes[0] != sizes[1]:
-        raise CheckpointError(
-            f"{names[0]} has {_describe(sizes[0])}, and {names[1]} {_describe(sizes[1])}",
-            "two experts of one model",
-            "Use the two files of the same release",
-        )
+    check_pair(first, sizes[0], second, sizes[1])
     return _build(high, first, sizes[0]), _build(low, second, sizes[1])
 
 
@@ -93,9 +101,7 @@ def _check_slots(names: tuple[str, str], first: str | None, second: str | None) 
 
 def _identify(weights: Weights) -> DiTConfig:
     """Sizes of a transformer of a family that is built here and that has all its tensors; from the headers."""
-    name = Path(weights.source).name
-    part = weights.renamed(to_official("dit", weights, name))
-    check_family(part, part.metadata, name)
+    name, part = Path(weights.source).name, identify_part(weights, "dit")
     config = infer_dit(part, sibling_config(weights.source))
     with torch.device("meta"):
         missing = [name for name in WanDiT(config).state_dict() if name not in part]
@@ -110,7 +116,7 @@ def _identify(weights: Weights) -> DiTConfig:
 
 def _build(path: str, weights: Weights, sizes: DiTConfig, disable_dynamic: bool = False):
     mm = comfy.model_management
-    state, is_gguf = _read_expert(weights), weights.format == "gguf"
+    state, is_gguf = _read_expert(weights), weights.is_ggml
     config = ExpertConfig(sizes)
     if is_gguf:
         config.custom_operations = GGUFOps
@@ -135,27 +141,17 @@ def _build(path: str, weights: Weights, sizes: DiTConfig, disable_dynamic: bool 
 
 def _read_expert(weights: Weights) -> State:
     """Tensors under official names, as ComfyUI or the GGUF layers take them."""
-    if weights.format == "gguf":
+    if weights.is_ggml:
         return quantized_state(open_part(weights, "dit"))
     state, metadata = _read(weights)
     names = to_official("dit", state, Path(weights.source).name)
     state = {ours: state[theirs] for ours, theirs in names.items()}
-    return comfy.utils.convert_old_quants(state, "", metadata=_renamed_notes(metadata, names))[0]
-
-
-def _renamed_notes(metadata: dict, names: Mapping[str, str]) -> dict:
-    """The header with its notes under official names; they name layers as the file does, or without its prefix."""
-    if _NOTES not in metadata:
-        return metadata
-    notes = json.loads(metadata[_NOTES])
-    official = {stored.rpartition(".")[0]: ours.rpartition(".")[0] for ours, stored in names.items()}
-    layers = {official.get(layer, layer): note for layer, note in notes["layers"].items()}
-    return metadata | {_NOTES: json.dumps(notes | {"layers": layers})}
+    return comfy.utils.convert_old_quants(state, "", metadata=rename_quantization(metadata, names))[0]
 
 
 def _read(weights: Weights) -> tuple[State, dict]:
     """Stored tensors and header metadata, through ComfyUI's reader; torch's, which it calls, would run a pickle."""
-    if weights.format == "pth":
+    if weights.is_pickle:
         return {name: weights.tensor(name) for name in weights}, {}
     path, state, metadata = Path(weights.source), {}, {}
     for file in weight_files(path) if path.is_dir() else [path]:
@@ -168,8 +164,3 @@ def _read(weights: Weights) -> tuple[State, dict]:
         state |= tensors
         metadata |= header or {}
     return state, metadata
-
-
-def _describe(config: DiTConfig) -> str:
-    branch = "a VACE branch, " if config.vace_layers else ""
-    return f"{branch}{config.in_channels} input channels, width {config.dim}, {config.layers} layers"

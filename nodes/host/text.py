@@ -1,6 +1,7 @@
 """Text encoders: ComfyUI's own umT5, of any width, from files that it reads itself and from GGUF."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import comfy.sd
@@ -17,7 +18,7 @@ from ...wan_core.checkpoints.tokenizer import embedded_tokenizer
 from ...wan_core.text import clean
 from ...wan_core.text.encoder import hugging_face_names, hugging_face_sizes
 from .gguf import GGUFOps, quantized_state
-from .loading import load_file
+from .loading import load_file, rename_quantization
 
 KEY = "umt5xxl"  # the name under which native nodes expect the tokens
 LENGTH = 512
@@ -62,16 +63,17 @@ def load_clip(path: str) -> comfy.sd.CLIP:
         CheckpointError: not a umT5 encoder, or without its tokenizer.
     """
     weights = open_weights(path)
-    gguf = weights.format == "gguf"
+    gguf = weights.is_ggml
     official, metadata = _read_gguf(weights) if gguf else _read(weights)
     proto = embedded_tokenizer(weights)  # after the weights: a file of another kind has no tokenizer either
     config = infer_text(from_state_dict(official, path))
-    state = _hugging_face(official, config.layers)
+    names = _hugging_face(official, config.layers)
+    state = {theirs: official[ours] for theirs, ours in names.items()}
     options: dict[str, Any] = {f"{KEY}_model_config": hugging_face_sizes(config), "dtype": DEQUANTIZED}
     if gguf:
         options["custom_operations"] = GGUFOps
     else:
-        state, _ = comfy.utils.convert_old_quants(state, "", metadata=metadata)
+        state, _ = comfy.utils.convert_old_quants(state, "", metadata=rename_quantization(metadata, names))
         layers = comfy.utils.detect_layer_quantization(state, "")
         stored = comfy.utils.weight_dtype(state)
         if layers or stored.itemsize == 1:
@@ -101,14 +103,14 @@ def _read(weights: Weights) -> tuple[State, dict]:
     """The same of files that ComfyUI reads itself."""
     state, metadata = load_file(weights)
     names = to_official("text_encoder", state, weights.source)
-    return {ours: state[theirs] for ours, theirs in names.items()}, metadata
+    return {ours: state[theirs] for ours, theirs in names.items()}, rename_quantization(metadata, names)
 
 
-def _hugging_face(state: State, layers: int) -> State:
-    """Official names as ComfyUI's class has them; scales and formats of a layer go with it."""
+def _hugging_face(official: Iterable[str], layers: int) -> dict[str, str]:
+    """Names as ComfyUI's class has them → official names; scales and formats of a layer go with it."""
     names = hugging_face_names(layers)
-    split = {name: name.rpartition(".") for name in state}
-    return {names.get(layer, layer) + dot + leaf: state[name] for name, (layer, dot, leaf) in split.items()}
+    split = {name: name.rpartition(".") for name in official}
+    return {names.get(layer, layer) + dot + leaf: name for name, (layer, dot, leaf) in split.items()}
 
 
 def encode(clip: comfy.sd.CLIP, text: str) -> list:

@@ -29,7 +29,7 @@ def test_gguf_experts(measured):
     assert found["still packed"] and found["bytes"][0] < 0.5 * found["bytes"][1]
 
 
-@pytest.mark.parametrize("layout", ["plain e4m3", "scaled e4m3", "notes in tensors", "gguf"])
+@pytest.mark.parametrize("layout", ["plain e4m3", "scaled e4m3", "notes in tensors", "notes in the header", "gguf"])
 def test_quantised_text_encoders(measured, layout):
     assert measured["stored_text_encoders"][layout] < 0.03, "both compute in bfloat16"
 

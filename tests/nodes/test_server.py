@@ -390,7 +390,7 @@ def test_images_are_no_clip_and_leave_no_file(server):
         (lambda g: g["latent"]["inputs"].update(width=50), "multiples of 16|value"),
         (
             lambda g: g["experts"]["inputs"].update(low_noise="vace-a14b/wan2.2_low_noise_14B_fp16.safetensors"),
-            "VACE branch",
+            "t2v-a14b.*vace-a14b",
         ),
         (
             lambda g: (

@@ -103,9 +103,18 @@ def open_part(source: Source, kind: str) -> Weights:
     elif not isinstance(source, Weights):
         raise CheckpointError(f"{PARTS[kind]} from a {type(source).__name__}", "a path or a state dict")
     check_quantization(source)
-    part = source.renamed(to_official(kind, source, source.source))
+    return identify_part(source, kind)
+
+
+def identify_part(weights: Weights, kind: str) -> Weights:
+    """The same of opened weights, quantised in whatever way: for a host that has layers for it.
+
+    Raises:
+        CheckpointError: another kind of file, or a family that is not built here.
+    """
+    part = weights.renamed(to_official(kind, weights, weights.source))
     if kind == "dit":
-        check_family(part, part.metadata, source.source)
+        check_family(part, part.metadata, weights.source)
     return mark_quantized(part)
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from ..errors import CheckpointError, CheckpointNotFound
 from .build import open_part, sibling_config
-from .formats import Weights, checked_path, load_json
+from .formats import Weights, checked_path, load_json, single_files
 from .identify import expert_from_name
 from .infer import infer_dit, infer_vae
 from .key_maps import PARTS, find_part
 
 Open = Callable[[Path], Weights]  # opens a file once, however often it is asked for
-_SINGLE_FILES = (".safetensors", ".sft", ".gguf")
 _HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")  # such as Wan-AI/Wan2.2-T2V-A14B
 
 
@@ -114,7 +113,7 @@ def _diffusers(folder: Path) -> ModelFolder:
 
 
 def _comfyui(folder: Path, open_once: Open) -> ModelFolder:
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SINGLE_FILES)
+    files = single_files(folder)
     candidates = {kind: [file for file in files if find_part(kind, open_once(file))] for kind in PARTS}
     for kind in PARTS:
         if not candidates[kind]:

@@ -55,7 +55,7 @@ def open_model(path: str | Path) -> ModelFiles:
     dit, vae_config = _dit_config(high), infer_vae(open_part(vae, "vae"))
     text_config = infer_text(open_part(text_encoder, "text_encoder"))
     if low is not None:
-        _check_pair(high, dit, low, _dit_config(low))
+        check_pair(high, dit, low, _dit_config(low))
     _check_vae(dit, vae, vae_config)
     if dit.text_dim != text_config.dim:
         raise CheckpointError(
@@ -86,7 +86,11 @@ def _dit_config(weights: Weights) -> DiTConfig:
     return infer_dit(open_part(weights, "dit"), sibling_config(weights.source))
 
 
-def _check_pair(high: Weights, high_config: DiTConfig, low: Weights, low_config: DiTConfig) -> None:
+def check_pair(high: Weights, high_config: DiTConfig, low: Weights, low_config: DiTConfig) -> None:
+    """
+    Raises:
+        CheckpointError: experts of different sizes.
+    """
     if high_config != low_config:
         kinds = describe_dit(high_config), describe_dit(low_config)
         raise CheckpointError(

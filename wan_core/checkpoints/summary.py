@@ -8,7 +8,7 @@ from ..config import DiTConfig, TextConfig, VAEConfig
 from ..errors import CheckpointNotFound
 from .build import sibling_config
 from .families import describe_dit, family_of
-from .formats import Weights, checked_path, open_weights
+from .formats import Weights, checked_path, holds_part, open_weights
 from .infer import describe_dtypes, infer_dit, infer_text, infer_vae, quant_marker
 from .key_maps import PARTS, find_part, no_part, to_official
 from .model_files import open_model
@@ -90,8 +90,7 @@ def inspect(path: str | Path) -> PartInfo | FolderInfo:
 def _is_part(folder: Path) -> bool:
     """Whether a folder holds one part (weights, and none of the files that make a whole model)."""
     whole = ("model_index.json", "high_noise_model", "low_noise_model", "google")
-    weights = len(list(folder.glob("*.safetensors"))) == 1 or any(folder.glob("*.index.json"))
-    return weights and not any((folder / name).exists() for name in whole)
+    return holds_part(folder) and not any((folder / name).exists() for name in whole)
 
 
 def _part_of(path: Path, weights: Weights) -> PartInfo:
@@ -110,7 +109,7 @@ def _part(path: Path, weights: Weights, kind: str) -> PartInfo:
     return PartInfo(
         path,
         kind,
-        "gguf" if weights.format == "gguf" else "comfyui" if prefix else layout,
+        weights.format if weights.is_ggml else "comfyui" if prefix else layout,
         family,
         describe_dtypes(part) + (f", quantised ({marker})" if marker else ""),
         sum(info.parameters for info in part.info.values()),

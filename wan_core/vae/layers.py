@@ -41,7 +41,7 @@ class CausalConv3d(nn.Conv3d):
         history = self.kernel_size[0] - 1
         past = cache[self] if self in cache else x.new_zeros(*x.shape[:2], history, *x.shape[3:])
         x = torch.cat((past, x), dim=2)
-        cache[self] = past.copy_(x[:, :, x.shape[2] - history :])
+        cache[self] = x[:, :, x.shape[2] - history :].clone()
         return x
 
     def first_frame(self, x: Tensor) -> Tensor:

@@ -108,19 +108,26 @@ def stored_text_encoders(tmp):
     load, found = part("nodes.host.text").load_clip, {}
     path = next((Path(MODELS) / "text_encoders" / "t2v-a14b").glob("*.safetensors"))
     state = load_file(path)
-    for layout in ("plain e4m3", "scaled e4m3", "notes in tensors"):
+    for layout in ("plain e4m3", "scaled e4m3", "notes in tensors", "notes in the header"):
+        prefix = "text_encoders.umt5xxl.transformer." if layout == "notes in the header" else ""
         names = {name: name.replace("encoder.block.", "encoder.blocks.") for name in state}
         held, unpacked, metadata = packed(
             {names[name]: t for name, t in state.items() if name != "spiece_model"}, layout
         )
+        notes = metadata and {
+            key: text.replace("encoder.blocks.", f"{prefix}encoder.block.") for key, text in metadata.items()
+        }
         files = [f"{tmp}/{layout} text {which}.safetensors" for which in ("held", "unpacked")]
         for content, file in zip((held, unpacked), files, strict=True):
-            content = {name.replace("encoder.blocks.", "encoder.block."): t.contiguous() for name, t in content.items()}
+            content = {
+                prefix + name.replace("encoder.blocks.", "encoder.block."): t.contiguous()
+                for name, t in content.items()
+            }
             content = {
                 name: t.to(torch.bfloat16) if t.dtype == torch.float32 and "scale" not in name else t
                 for name, t in content.items()
             }
-            save_file(content | {"spiece_model": state["spiece_model"]}, file, metadata)
+            save_file(content | {"spiece_model": state["spiece_model"]}, file, notes if file == files[0] else None)
         found[layout] = _text_difference(*(load(file) for file in files))
     found["gguf"] = _text_difference(load(f"{STORED}/umt5.gguf"), load(f"{STORED}/umt5.safetensors"))
     return found

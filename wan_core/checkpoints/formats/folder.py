@@ -55,6 +55,16 @@ def weight_files(folder: Path) -> list[Path]:
     return preferred
 
 
+def single_files(folder: Path) -> list[Path]:
+    """Weight files in a folder and below it that ComfyUI keeps models in; a pickle is none of them."""
+    return sorted(file for file in folder.rglob("*") if SUFFIXES.get(file.suffix.lower()) in ("safetensors", "gguf"))
+
+
+def holds_part(folder: Path) -> bool:
+    """Whether the weights in a folder are those of one part: a single .safetensors file, or shards with an index."""
+    return find_index(folder) is not None or len(list(folder.glob("*.safetensors"))) == 1
+
+
 def read_config(folder: Path) -> dict | None:
     """The folder's config.json, or None."""
     path = folder / "config.json"

@@ -72,6 +72,16 @@ class Weights:
         }
         return cls(source=source, size=sum(part.size for part in parts), format=parts[0].format, **merged)
 
+    @property
+    def is_ggml(self) -> bool:
+        """Whether tensors may be blocks of a GGML format, as in GGUF files."""
+        return self.format == "gguf"
+
+    @property
+    def is_pickle(self) -> bool:
+        """Whether torch's own loader would run the file as a program."""
+        return self.format == "pth"
+
     def __contains__(self, name: str) -> bool:
         return name in self.info
 
