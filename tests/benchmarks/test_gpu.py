@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_every_part_runs_and_agrees_with_its_rivals(tmp_path):
     hidden = {"COMFYUI_PATH": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "BENCHMARK_RESULTS": str(tmp_path)}
     command = [

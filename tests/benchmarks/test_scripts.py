@@ -11,6 +11,7 @@ SCRIPTS = [path for path in sorted((ROOT / "benchmarks").rglob("*.py")) if "Argu
 MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__") for path in SCRIPTS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_a_benchmark_says_what_it_does(module):
     run = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT)

@@ -54,6 +54,7 @@ INDICES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INDICES)
 def test_indices(name, reader, folder):
     text, message = INDICES[name]

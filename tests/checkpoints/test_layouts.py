@@ -15,6 +15,7 @@ from wan_core.testing import tiny_preset
 NAMES = ("t2v-a14b", "i2v-a14b", "ti2v-5b", "vace-a14b", "wan21-t2v-14b", "wan21-vace-14b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["diffusers", "comfyui"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layout_holds_the_same_model(layout, name, official_folder, tmp_path):

@@ -50,19 +50,23 @@ def measure(file, dtype, touch):
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_a_load_maps_the_file(file):
     assert measure(file, "bfloat16", "no")["peak"] < 0.05 * file.stat().st_size
 
 
+@pytest.mark.slow
 def test_a_load_that_reads_everything_peaks_at_the_files_size(file):
     assert measure(file, "bfloat16", "touch")["peak"] <= 1.05 * file.stat().st_size
 
 
+@pytest.mark.slow
 def test_a_cast_keeps_one_copy(file):
     """float16 has the size of bfloat16: the cast weights, and never the file beside them."""
     assert measure(file, "float16", "no")["peak"] <= 1.05 * file.stat().st_size
 
 
+@pytest.mark.slow
 def test_a_cast_pickle_gives_its_pages_back(tmp_path):
     """float32 to bfloat16: half the file, and a window of it."""
     path = tmp_path / "model.pth"

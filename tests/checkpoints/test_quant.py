@@ -273,6 +273,7 @@ def test_a_crafted_header_does_not_hang_or_allocate(tmp_path):
             inspect(path)
 
 
+@pytest.mark.slow
 def test_a_folder_of_gguf_files_is_a_model(official_folder, tmp_path):
     folder = write_gguf_folder(tmp_path, official_folder(), tiny_preset("t2v-a14b"))
     pipes = [WanPipeline.from_pretrained(path, torch_dtype=torch.float32) for path in (folder, official_folder())]

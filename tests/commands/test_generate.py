@@ -100,6 +100,7 @@ def heed_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_interrupt_ends_quietly(official_folder, tmp_path):
     command = [
         sys.executable,

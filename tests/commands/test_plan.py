@@ -2,6 +2,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from wan_core.cli import BAD_INPUT, BAD_MODEL, OK, main
 
 
@@ -35,6 +37,7 @@ def test_an_empty_model_is_not_the_default(capfd):
     assert "the model is ''" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_early_is_no_error():
     command = f"set -o pipefail; {sys.executable} -u -m wan_core plan | head -1"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

@@ -30,6 +30,7 @@ def clips(tmp_path_factory):
 NUMBERS = ["--width", "32", "--height", "32", "--frames", "5", "--steps", "2", "--batch", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["t2v-a14b", "i2v-a14b"])
 def test_an_expert(official_folder, clips, tmp_path, model):
     arguments = [
@@ -68,6 +69,7 @@ def test_a_lora(official_folder, clips, tmp_path, capfd):
     assert state["diffusion_model.blocks.0.self_attn.q.lora_down.weight"].shape == (2, 128)
 
 
+@pytest.mark.slow
 def test_a_vae(clips, tmp_path, capfd):
     arguments = ["--dim", "4", "--frames", "5", "--side", "32", "--steps", "4", "--batch", "1", "--gan-from", "3"]
     assert main(["train", "vae", str(clips), "--out", str(tmp_path), *arguments]) == OK
@@ -109,6 +111,7 @@ def test_clips_need_captions(official_folder, tmp_path, capfd):
     assert "a.png has no caption" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experts", ["safetensors", "gguf"])
 def test_a_folder_with_gguf_files(official_folder, clips, tmp_path, experts):
     """Text encoder and tokenizer are read from GGUF, as the pipeline reads them; the experts may be GGUF too."""

@@ -30,6 +30,7 @@ def latents(config: VAEConfig, frames: int, batch: int = 1) -> torch.Tensor:
     return torch.randn(batch, config.z_channels, frames, 144 // config.space_stride, 176 // config.space_stride)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.version)
 @pytest.mark.parametrize("frames", [1, 2, 3, 4])
 def test_decoding(config, frames):
@@ -45,6 +46,7 @@ def test_encoding(config):
     assert difference(fast.encode(video), plain.encode(video)) < 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config, side", [(VAEConfig(dim=4, decoder_dim=4), 272), (VAEConfig.wan22(4, 4), 528)])
 def test_where_every_stage_is_large(config, side):
     """As at real sizes; nothing is written into what the caller gave."""
@@ -92,6 +94,7 @@ def test_where_gradients_are_asked_for_the_layers_are_the_plain_ones():
     assert difference(mine, x.grad) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.version)
 def test_memory_is_below_the_plain_ones_and_flat(config):
     fast, plain = twins(VAEConfig(config.version, 16, 16, config.z_channels, config.mean, config.std))
@@ -107,6 +110,7 @@ def test_memory_is_below_the_plain_ones_and_flat(config):
         assert peak(fast, 3) < 0.85 * peak(plain, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1], ids=["for a CPU", "plain"])
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.version)
 def test_no_layer_writes_into_its_input(config, which):

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 import torch
 
 from scripts.demo_model.clips import SCENES, clip
@@ -13,6 +14,7 @@ from wan_core.text import Tokenizer
 from wan_core.video import export_to_video, read_video
 
 
+@pytest.mark.slow
 def test_the_judge_reads_every_kind_of_clip_after_the_mp4(tmp_path):
     rng = random.Random(0)
     for scene in rng.sample(SCENES, 20):

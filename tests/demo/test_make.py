@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import pytest
+
 from scripts.demo_model import make, train_experts, train_vae
 from wan_core import WanPipeline
 from wan_core.demo import release
 
 
+@pytest.mark.slow
 def test_every_stage_runs_for_two_steps(tmp_path, monkeypatch):
     def short(stage):
         return replace(stage, run=replace(stage.run, steps=2), until=None)

@@ -58,6 +58,7 @@ SENTENCES = {
 }
 
 
+@pytest.mark.slow
 def test_sentences_are_obeyed_in_both_languages(pipe, tmp_path):
     """Two clips of each, read back from the mp4. Measured on 60 prompts: colour 100%, motion 95%, shape 97%
     (demo/README.md).

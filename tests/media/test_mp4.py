@@ -170,6 +170,7 @@ def run_python(code, *arguments, **options):
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], **options)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said(tmp_path):
     """A limit on the file size stands in for the full disk: the same write fails."""
     code = """
@@ -195,6 +196,7 @@ def test_a_full_disk_is_said(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_killed_while_writing_leaves_a_playable_part(tmp_path):
     code = """
         import sys, numpy as np

@@ -8,6 +8,7 @@ from wan_core.memory.estimate import decoding_bytes, sampling_bytes
 from wan_core.vae import WanVAE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dim, ffn", [(512, 1382), (768, 3584)])
 @pytest.mark.parametrize("kind", ["t2v", "ti2v", "vace"])
@@ -25,6 +26,7 @@ def test_sampling_is_estimated_within_a_fifth(dtype, dim, ffn, kind):
     assert sampling_bytes(config, tokens, dtype, kind == "ti2v") == pytest.approx(ledger.peak, rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [VAEConfig("2.1", 16, 16), VAEConfig.wan22(16, 16)], ids=lambda c: c.version)
 def test_decoding_is_estimated_within_a_fifth(config):
     vae = WanVAE(config)  # as an accelerator runs it

@@ -86,6 +86,7 @@ def test_weights_are_never_copied_back_or_twice():
     assert [p.data_ptr() for p in expert.parameters()] == address
 
 
+@pytest.mark.slow
 def test_reading_ahead_maps_the_next_expert_while_the_first_one_runs(tmp_path):
     """The kernel counts the file's pages as this process's own once they have been touched."""
     code = """

@@ -14,6 +14,7 @@ from wan_core.errors import InputError
 from wan_core.video import read_metadata, read_video
 
 
+@pytest.mark.slow
 def test_saved_frames_are_the_exported_ones(pipe, tmp_path):
     out = pipe("a cat", **SMALL)
     out.save(tmp_path / "streamed.mp4")
@@ -39,6 +40,7 @@ def test_metadata_tells_how_the_clip_was_made(pipe, tmp_path):
     assert json.loads(stored["comment"])["seed"] == "1"
 
 
+@pytest.mark.slow
 def test_saving_holds_a_few_frames_at_a_time(pipe, tmp_path):
     def peak(latent_frames):
         out = pipe("a cat", **SMALL)

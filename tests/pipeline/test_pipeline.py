@@ -10,6 +10,7 @@ from wan_core import WanPipeline, export_to_video
 from wan_core.video import read_metadata, read_video
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["official", "diffusers", "comfyui"])
 @pytest.mark.parametrize(
     "name, inputs",
@@ -130,6 +131,7 @@ def test_the_given_first_frame_of_a_5b_clip_stays(open_pipe):
     assert torch.allclose(out.latents[:, :, :1], alone, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_image_decides_the_size_where_none_is_given(open_pipe):
     out = open_pipe("i2v-a14b")("a cat", image=picture(130, 70), num_frames=1, num_inference_steps=1)
     height, width = out.request.shape.height, out.request.shape.width

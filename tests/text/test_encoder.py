@@ -121,11 +121,13 @@ def test_offloading_moves_every_tensor_once(dtype):
     assert back == host and len(encoder.state_dict()) == len(weights)
 
 
+@pytest.mark.slow
 def test_transformers_is_imported_by_who_builds_an_encoder():
     modules = "wan_core, wan_core.text, wan_core.checkpoints, wan_core.pipeline, wan_core.cli"
     python(f"import sys, {modules}; assert 'transformers' not in sys.modules")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
 def test_loading_takes_no_memory_and_encoding_that_of_the_file(tmp_path, dtype):

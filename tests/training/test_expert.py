@@ -75,6 +75,7 @@ def test_the_exact_velocity_has_no_loss(data):
     assert expert_loss(Exact(), data.latents, None, None, NoiseRange(0.2, 1.0), generator) < 1e-8
 
 
+@pytest.mark.slow
 def test_an_expert_overfits_one_clip(tmp_path, data):
     flat = data.latents[:1, :, :1, :1, :1].expand(1, 16, 2, 4, 4)
     one = replace(data, latents=flat, text_of=data.text_of[:1])

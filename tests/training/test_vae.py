@@ -38,6 +38,7 @@ def test_the_decoder_is_trained_beyond_the_clamp(videos):
     assert decoded.abs().max() > 1 and gradient[0] == decoded[:, 0].numel()
 
 
+@pytest.mark.slow
 def test_colour_is_learned_within_a_minute(tmp_path):
     """One batch of single frames, overfitted; judged inside the objects."""
     video, cover = batch(random.Random(1), 4, 1, 32)

@@ -14,6 +14,7 @@ from tests.support.damage import BUILDERS
 MORE = int(os.environ.get("WAN_FUZZ", "0"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Duplicate name")  # the zip writer, of a name that is meant to be there twice
 @pytest.mark.parametrize("kind", BUILDERS)
 def test_damaged_files(kind, reader, tmp_path):

@@ -86,6 +86,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_it_is_refused(name, reader, tmp_path):
     data, message = FILES[name]

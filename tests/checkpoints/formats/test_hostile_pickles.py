@@ -186,6 +186,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Duplicate name")  # the zip writer, of a name that is meant to be there twice
 @pytest.mark.parametrize("name", FILES)
 def test_it_is_refused(name, reader, tmp_path):

@@ -230,6 +230,7 @@ def test_what_a_config_does_not_state_is_inferred(kept):
         assert load_vae(golden("vae22").weights(), config).config.version == "2.2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "load, name", [(load_dit, "dit_t2v"), (load_vae, "vae21"), (load_vae, "vae22"), (load_text_encoder, "t5")]
 )
