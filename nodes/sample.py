@@ -56,10 +56,15 @@ def grid_input():
     )
 
 
-def number_inputs(*names: str):
+def number_inputs(*names: str) -> list:
     """The inputs of a run that have these names, or all of them."""
+    inputs = {entry.id: entry for entry in (*_expert_inputs(), *_schedule_inputs())}
+    return [inputs[name] for name in names or inputs]
+
+
+def _expert_inputs() -> list:
     cfg = {"min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01}
-    inputs = [
+    return [
         io.Int.Input(
             "steps",
             default=40,
@@ -85,6 +90,11 @@ def number_inputs(*names: str):
                 "Official: 0.875 text-to-video, 0.9 image-to-video."
             ),
         ),
+    ]
+
+
+def _schedule_inputs() -> list:
+    return [
         io.Float.Input(
             "shift",
             default=12.0,
@@ -118,8 +128,6 @@ def number_inputs(*names: str):
             tooltip="Below 1: start from the given latent with that much noise. The number of steps stays the same.",
         ),
     ]
-    by_name = {entry.id: entry for entry in inputs}
-    return [by_name[name] for name in names or by_name]
 
 
 class Wan22MoEGuider(io.ComfyNode):

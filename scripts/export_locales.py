@@ -180,7 +180,11 @@ def derived_files(schemas: dict, root: Path = ROOT) -> dict[Path, str]:
 def main(url: str) -> None:
     with urllib.request.urlopen(f"{url}/object_info") as answer:
         schemas = own_schemas(json.load(answer))
-    for path, text in derived_files(schemas).items():
+    try:
+        files = derived_files(schemas)
+    except ValueError as error:
+        sys.exit(str(error))
+    for path, text in files.items():
         if path.read_text("utf-8") != text:
             path.write_text(text, "utf-8")
             print(path.relative_to(ROOT))

@@ -61,6 +61,8 @@ def test_one_place_says_where_the_project_is():
     for readme in ("README.md", "README.zh.md"):
         text = (ROOT / readme).read_text("utf-8")
         assert f"git clone {address}\n" in text and f"comfy node install {name}`" in text
+    for page in PAGES:
+        assert set(re.findall(r"git clone (\S+)", page.read_text("utf-8"))) <= {address}, page
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md"])

@@ -25,5 +25,6 @@ def _version() -> str:
     from pathlib import Path
 
     project = Path(__file__).parents[1] / "pyproject.toml"
-    stated = re.search(r'^version = "(.+)"$', project.read_text("utf-8"), re.M) if project.is_file() else None
+    text = project.read_text("utf-8") if project.is_file() else ""
+    stated = re.search(r'^version = "(.+)"$', text, re.M) if 'name = "wan22-moe"' in text else None  # else of others
     return stated[1] if stated else version("wan22-moe")

@@ -72,6 +72,11 @@ class DiTConfig:
             )
 
     @property
+    def is_image_to_video(self) -> bool:
+        """Whether mask and image channels follow those of the noise, as in I2V-A14B: 4 + 16 of 36."""
+        return self.in_channels == self.out_channels + 20
+
+    @property
     def head_dim(self) -> int:
         return self.dim // self.heads
 

@@ -13,10 +13,10 @@ from comfy.patcher_extension import CallbacksMP
 from ...wan_core.checkpoints.formats import Weights, open_weights
 from ...wan_core.errors import InputError
 from ...wan_core.lora import Change, Difference, holds_both, read_lora, target_expert
+from ...wan_core.lora.apply import STRONGEST
 from ...wan_core.validate import real_number
 
 PREFIX = "diffusion_model."
-STRONGEST = 100.0
 
 _CALLBACKS = "wan22_modulations"
 # model → its own modulations, while a run has patched ones in their place

@@ -206,7 +206,7 @@ class HostModelMixin:
         comfy.model_base.BaseModel.__init__(
             self, model_config, comfy.model_base.ModelType.FLOW, device=device, unet_model=HostDiT
         )
-        self.image_to_video = config.out_channels == 48 or config.in_channels == 36
+        self.image_to_video = config.out_channels == 48 or config.is_image_to_video
 
     def extra_conds(self, **kwargs):
         """Without the zero rows at the end of a text: the model pads with the same."""

@@ -93,7 +93,7 @@ def check_family(names: Iterable[str], metadata: Mapping[str, str], source: str)
 
 def describe_dit(config: DiTConfig) -> str:
     """A transformer that is loaded here, such as "t2v-a14b or wan21-t2v-14b"."""
-    if config.in_channels == 36:
+    if config.is_image_to_video:
         return "image-to-video (A14B expert, 36 input channels)"
     names = [preset.name for two in (True, False) for preset in presets_like(config, two)[:1]]
     return " or ".join(names) or f"a transformer with {config.in_channels} input channels"

@@ -12,6 +12,8 @@ from ..errors import InputError
 from ..validate import real_number
 from .file import Lora, LoraReport, LowRank, read_lora, target_expert
 
+STRONGEST = 100.0  # strengths lie between minus and plus this, as in ComfyUI's own loader
+
 log = logging.getLogger(__name__)
 
 
@@ -45,7 +47,7 @@ class AppliedLora:
         Args:
             lora: read for this model.
         """
-        strength = real_number("the strength of a LoRA", strength, -100, 100)
+        strength = real_number("the strength of a LoRA", strength, -STRONGEST, STRONGEST)
         self.report = lora.report
         self._model = model
         self._branches: list[tuple[nn.Module, Branch]] = []

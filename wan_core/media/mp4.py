@@ -18,6 +18,9 @@ from .metadata import to_ffmetadata
 from .pixels import is_unit, unit_to_uint8
 from .read import count_frames
 
+LONGEST_NAME = 240  # bytes; file systems allow 255, and the unfinished file has a longer name
+COMPRESSION = 10  # an mp4 takes at most this part of its raw frames
+
 Sound = tuple[Tensor, int]  # waveform (channels, samples) in [-1, 1], samples a second
 
 # 8-bit 4:2:0 needs even sizes, so odd ones are padded. BT.709 and video range are stored in the file, so that players
@@ -108,8 +111,10 @@ def check_output(path: str | Path, raw_bytes: int = 0) -> Path:
     if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
         raise InputError(f"the output is {path!r}", "the path of an mp4")
     path = Path(path).absolute()
-    if path.suffix.lower() != ".mp4" or len(os.fsencode(path.name)) > 240:
-        raise InputError(f"the output is {path.name[:80]}", "a name that ends in .mp4, of at most 240 bytes")
+    if path.suffix.lower() != ".mp4" or len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise InputError(
+            f"the output is {path.name[:80]}", f"a name that ends in .mp4, of at most {LONGEST_NAME} bytes"
+        )
     if path.is_dir() or not path.parent.is_dir():
         wrong = path if path.is_dir() else path.parent
         raise InputError(
@@ -118,10 +123,11 @@ def check_output(path: str | Path, raw_bytes: int = 0) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise VideoError(f"{path.parent} cannot be written to", "write permission")
     free = shutil.disk_usage(path.parent).free
-    if free < max(1 << 20, raw_bytes // 10):
+    needed = max(1 << 20, raw_bytes // COMPRESSION)
+    if free < needed:
         raise VideoError(
             f"{path.parent} has {free / 2**20:.0f} MiB free",
-            f"about {max(1, raw_bytes // 10 >> 20)} MiB",
+            f"about {needed >> 20} MiB",
             "Free some space",
         )
     find_ffmpeg()

@@ -19,6 +19,7 @@ from ..errors import CheckpointError, InputError, NumericalError
 Losses = Callable[[int, torch.Generator], dict[str, Tensor]]
 Tensors = list[Tensor] | tuple[Tensor, ...]
 LOG_EVERY = 10
+FINAL_LR = 0.05  # where the cosine ends, as a share of the highest learning rate
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class RunConfig:
         if step < self.warmup:
             return (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return FINAL_LR + (1 - FINAL_LR) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def ema_with_warmup(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:

@@ -14,6 +14,9 @@ from ..vae.layers import AttentionBlock, FeatureCache, ResidualBlock, Upsample
 from ..vae.losses import PatchDiscriminator, Perceptual, edge_loss, kl_to_normal, weighted_l1
 from ..vae.model import regroup
 
+LOG_VARIANCE = -20, 10  # of the posterior; beyond, exp() is 0 or far above any latent
+DISCRIMINATOR_LR, DISCRIMINATOR_BETAS = 2e-4, (0.5, 0.9)  # usual for patch discriminators; less momentum than 0.9
+
 Batch = tuple[Tensor, Tensor | None]  # video (B, 3, T, H, W) in [-1, 1], weight (B, 1, T, H, W) or None
 
 
@@ -63,7 +66,7 @@ def moments(vae: WanVAE, video: Tensor) -> tuple[Tensor, Tensor]:
     cache: FeatureCache = {}
     parts = [vae.conv1(vae.encoder(chunk, cache)) for chunk in regroup([video])]
     mean, logvar = torch.cat(parts, dim=2).float().chunk(2, dim=1)
-    return mean, logvar.clamp(-20, 10)
+    return mean, logvar.clamp(*LOG_VARIANCE)
 
 
 def reconstruct(vae: WanVAE, z: Tensor) -> Tensor:
@@ -95,7 +98,9 @@ class VAELoss(nn.Module):
         self.weights, self.perceptual = weights or VAELossWeights(), perceptual
         self.discriminator = PatchDiscriminator() if self.weights.gan_from is not None else None
         if self.discriminator is not None:
-            self.optimiser = torch.optim.AdamW(self.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.9))
+            self.optimiser = torch.optim.AdamW(
+                self.discriminator.parameters(), lr=DISCRIMINATOR_LR, betas=DISCRIMINATOR_BETAS
+            )
 
     def forward(self, vae: WanVAE, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         video, weight = batch
