@@ -109,21 +109,21 @@ class Bench:
             if found is None:
                 print(json.dumps({"what": what, "against": name, "out of memory": True}), flush=True)
                 continue
-            facts = {"rounds": found.rounds}
+            row = {"rounds": found.rounds}
             if found.peak is not None:
-                facts["peak GiB"] = found.peak / GIB
+                row["peak GiB"] = found.peak / GIB
             if flops:
-                facts |= {
+                row |= {
                     "TFLOP/s": flops / found.seconds / 1e12,
                     "of the matmul ceiling": flops / found.seconds / self.ceiling,
                 }
             if name != ours and figures[ours] is not None:
-                facts["ours/theirs"] = figures[ours].seconds / found.seconds
+                row["ours/theirs"] = figures[ours].seconds / found.seconds
                 if made[name] is not None:
-                    facts["difference from ours"] = measure.error(made[name], made[ours])
+                    row["difference from ours"] = measure.error(made[name], made[ours])
             if name in errors:
-                facts["error against fp32"] = errors[name]
-            self.report.add(what, name, found.seconds, measure="seconds", **facts)
+                row["error against fp32"] = errors[name]
+            self.report.add(what, name, found.seconds, measure="seconds", **row)
 
     def close(self) -> None:
         gc.collect()

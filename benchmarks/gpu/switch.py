@@ -20,8 +20,8 @@ from wan_core.memory import ModelOffloader
 
 
 def switch(bench: Bench) -> None:
-    """The other expert onto the device: from pinned memory, from a file that is on disk, and from one that was read
-    ahead.
+    """The other expert onto the device: from pinned memory, from a file that is on disk, and from one that was
+    prefetched.
     """
     clip, device = bench.clips[0], bench.device
     config, given = clip.preset.dit, dit_inputs(clip, device)
@@ -29,9 +29,9 @@ def switch(bench: Bench) -> None:
     run, size = model.session(), sum(p.nbytes for p in model.parameters())
     step = 2 * device.measure({"": lambda: run(*given)}, room=15)[""].seconds  # with guidance
 
-    def add(what: str, seconds: float, **facts) -> None:
-        facts |= {"GB/s": size / seconds / 1e9, "of a guided step": seconds / step}
-        bench.report.add(f"expert switch, {what}", "ours", seconds, measure="seconds", **facts)
+    def add(what: str, seconds: float, **figures) -> None:
+        figures |= {"GB/s": size / seconds / 1e9, "of a guided step": seconds / step}
+        bench.report.add(f"expert switch, {what}", "ours", seconds, measure="seconds", **figures)
 
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         file = None
@@ -56,7 +56,7 @@ def switch(bench: Bench) -> None:
                 while time.monotonic() < end:
                     device.seconds(lambda: run(*given))
 
-            add("file on disk, read ahead", from_file(device, offloader, file, config, high, steps))
+            add("file on disk, prefetched", from_file(device, offloader, file, config, high, steps))
         offloader.end_run()
 
 
@@ -92,7 +92,7 @@ def from_file(
     high: WanDiT,
     meanwhile: Callable | None = None,
 ) -> float:
-    """Seconds to replace `high` by an expert whose file is on disk alone, or is read ahead while `meanwhile` runs."""
+    """Seconds to replace `high` by an expert whose file is on disk alone, or is prefetched while `meanwhile` runs."""
     gc.collect()
     with file.open("rb") as opened:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -138,13 +138,13 @@ def _build(
     state: dict[str, Tensor] = {}
     for name in expected:
         info = weights.info[name]
-        wanted = info.dtype if keep(name) and info.dtype.itemsize >= dtype.itemsize else dtype
+        target = info.dtype if keep(name) and info.dtype.itemsize >= dtype.itemsize else dtype
         if info.qtype:
             state[name] = quantized_weight(weights, name, dtype, device)
-        elif info.dtype == wanted and device.type == "cpu":
+        elif info.dtype == target and device.type == "cpu":
             state[name] = weights.tensor(name)
         else:
-            state[name] = weights.tensor(name, transient=True).to(device, wanted)
+            state[name] = weights.tensor(name, transient=True).to(device, target)
     module.load_state_dict(state, assign=True)
     return module.eval().requires_grad_(False)
 

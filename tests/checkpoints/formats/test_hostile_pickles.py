@@ -59,7 +59,7 @@ def view(count: int, offset: int, shape: tuple, stride: tuple) -> bytes:
 
 
 def shown(offset: int, shape: tuple, stride: tuple) -> bytes:
-    """A file with eight numbers and a tensor that claims to show them."""
+    """A file with eight numbers and a tensor that is a view of them."""
     return archive(view(8, offset, shape, stride), ("m/data/0", bytes(32)))
 
 
