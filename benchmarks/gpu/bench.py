@@ -1,4 +1,4 @@
-"""What every part of gpu.py needs: the clips, and the rows of one piece of work."""
+"""What every part of the GPU benchmark needs: the clips, and the rows of one piece of work."""
 
 import gc
 import json
@@ -99,11 +99,11 @@ class Bench:
         turns: Mapping[str, Callable],
         flops: float = 0,
         errors: Mapping[str, float] = {},
-        room: float = 25,
+        budget: float = 25,
     ) -> None:
         """Rows of one piece of work: the first turn is ours. Turns return what they made, or nothing."""
         made = {}
-        figures = self.device.measure({name: lambda n=name: made.update({n: turns[n]()}) for name in turns}, room)
+        figures = self.device.measure({name: lambda n=name: made.update({n: turns[n]()}) for name in turns}, budget)
         ours = next(iter(turns))
         for name, found in figures.items():
             if found is None:

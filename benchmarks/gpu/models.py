@@ -1,4 +1,4 @@
-"""The parts of gpu.py that compare models: a forward of the transformer, decoding, torch.compile."""
+"""The parts of the GPU benchmark that compare models: a forward of the transformer, decoding, torch.compile."""
 
 import copy
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The part of gpu.py that moves experts onto the device."""
+"""The part of the GPU benchmark that moves experts onto the device."""
 
 import gc
 import json
@@ -27,7 +27,7 @@ def switch(bench: Bench) -> None:
     config, given = clip.preset.dit, dit_inputs(clip, device)
     model = random_dit(config, device)
     run, size = model.session(), sum(p.nbytes for p in model.parameters())
-    step = 2 * device.measure({"": lambda: run(*given)}, room=15)[""].seconds  # with guidance
+    step = 2 * device.measure({"": lambda: run(*given)}, budget=15)[""].seconds  # with guidance
 
     def add(what: str, seconds: float, **figures) -> None:
         figures |= {"GB/s": size / seconds / 1e9, "of a guided step": seconds / step}
@@ -63,13 +63,13 @@ def switch(bench: Bench) -> None:
 def pinned(model: WanDiT, device: Device) -> WanDiT:
     """A copy of the model in page-locked host memory, in one piece: torch rounds every piece up to a power of two."""
     state = model.state_dict()
-    room = torch.empty(
+    buffer = torch.empty(
         sum(-(-p.nbytes // 64) * 64 for p in state.values()), dtype=torch.uint8, pin_memory=device.is_cuda
     )
     with torch.device("meta"):
         copied, start = WanDiT(model.config), 0
     for name, p in state.items():
-        state[name] = room[start : start + p.nbytes].view(p.dtype).view(p.shape).copy_(p)
+        state[name] = buffer[start : start + p.nbytes].view(p.dtype).view(p.shape).copy_(p)
         start += -(-p.nbytes // 64) * 64
     copied.load_state_dict(state, assign=True)
     return copied.eval().requires_grad_(False)

@@ -471,7 +471,7 @@ comfy.options.enable_args_parsing()
 import nodes, comfy.samplers, comfy_api.latest, folder_paths, server, comfy.latent_formats, comfy.utils, node_helpers
 start = time.perf_counter()
 loaded = asyncio.run(nodes.load_custom_node(%r))
-models = [f".wan_core.{room}" for room in ("dit", "vae", "checkpoints", "pipeline")]
+models = [f".wan_core.{package}" for package in ("dit", "vae", "checkpoints", "pipeline")]
 print(loaded, time.perf_counter() - start, [m for m in sys.modules if any(part in m for part in models)])
 """
     run = subprocess.run([python_of(comfyui), "-c", code % str(PACK)], capture_output=True, text=True, cwd=comfyui)
