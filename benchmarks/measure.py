@@ -26,7 +26,7 @@ from torch import Tensor
 
 PACK = Path(__file__).resolve().parent.parent
 RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).resolve().parent / "results")
-# One thread. One heap that is never given back: no page is fetched from the system twice, whoever asked for it first.
+# One thread. One heap that is never given back: a page is fetched from the system once, in whichever turn.
 SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -76,7 +76,7 @@ class Ratio(NamedTuple):
 
 
 def paired(ours: Callable, rivals: Mapping[str, Callable], rounds: int = 15, warm: int = 2) -> dict[str, Ratio]:
-    """CPU time of `ours` over that of each rival, from rounds in which everyone has one turn, in changing order."""
+    """CPU time of `ours` over that of each rival, from rounds of one turn each, in changing order."""
     turns = {"": ours, **rivals}
     for _ in range(warm):
         for turn in turns.values():
@@ -125,7 +125,7 @@ class Report:
         target: float | None = None,
         at_least: bool = False,
         measure: str = "CPU time",
-        **facts,
+        **figures,
     ) -> None:
         """One row.
 
@@ -134,7 +134,7 @@ class Report:
             value: a ratio of `paired`, or any number.
             target: what it should be at most, or with `at_least` at least.
             measure: what the number is a ratio of.
-            facts: numbers that belong to the row, such as error= and their_error= against a float32 reference.
+            figures: numbers that belong to the row, such as error= and their_error= against a float32 reference.
         """
         row = {"what": what, "against": against, "measure": measure}
         if isinstance(value, Ratio):
@@ -144,7 +144,7 @@ class Report:
         if target is not None:
             met = row["value"] >= target if at_least else row["value"] <= target
             row |= {"target": f"{'≥' if at_least else '≤'} {target:g}", "met": met}
-        row |= facts | {"torch": str(torch.__version__)}
+        row |= figures | {"torch": str(torch.__version__)}
         row = {name: _short(value) for name, value in row.items()}
         print(json.dumps(row, ensure_ascii=False), flush=True)
         same = [k for k, old in enumerate(self.rows) if (old["what"], old["against"]) == (what, against)]
@@ -170,10 +170,10 @@ class Report:
         for row in self.rows:
             quartiles = " to ".join(f"{x:.3g}" for x in row.get("quartiles", ()))
             met = {True: "yes", False: "**no**", None: ""}[row.get("met")]
-            facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in row.items() if name not in known)
+            figures = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in row.items() if name not in known)
             lines.append(
                 f"| {row['what']} | {row['against']} | {row['measure']} | {row['value']:.3g} | {quartiles} "
-                f"| {row.get('target', '')} | {met} | {facts} |"
+                f"| {row.get('target', '')} | {met} | {figures} |"
             )
         return "\n".join(lines) + "\n"
 

@@ -30,7 +30,7 @@ def _gguf_files(category: str) -> list[str]:
 
 
 def find(category: str, name: str) -> str | None:
-    """The choice that `name` means, whichever way its slashes lean."""
+    """The choice that `name` means, with either slash."""
     return next((c for c in choices(category) if c.replace("\\", "/") == name.replace("\\", "/")), None)
 
 

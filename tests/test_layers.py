@@ -10,8 +10,8 @@ import pytest
 import wan_core
 
 ROOT = Path(wan_core.__file__).parent
-# Floors of the house, lowest first: a room imports what lies on floors below it, and itself.
-FLOORS = (
+# Layers, lowest first: a package imports what lies in layers below its own, and itself.
+LAYERS = (
     {"errors"},
     {"config", "validate"},
     {"shapes", "devices", "ops", "attention", "fused"},
@@ -25,7 +25,7 @@ FLOORS = (
     {"commands"},
     {"cli"},
 )
-BELOW = {room: set().union(*FLOORS[:n]) for n, floor in enumerate(FLOORS) for room in floor}
+BELOW = {package: set().union(*LAYERS[:n]) for n, layer in enumerate(LAYERS) for package in layer}
 ALLOWED = BELOW | {
     "attention": BELOW["attention"] | {"ops"},
     "video": {"media"},
@@ -48,7 +48,7 @@ OUTSIDE = {
 OPTIONAL = {"flash_attn", "flash_attn_interface", "lpips", "sageattention"}  # used where it is installed
 
 
-def layer(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
@@ -72,7 +72,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_one_way(path):
-    own = layer(path)
+    own = package_of(path)
     for inside, outside in imports(path):
         if inside is not None:
             assert inside == own or inside in ALLOWED[own], f"{path.name} imports {inside}"
@@ -80,8 +80,8 @@ def test_imports_point_one_way(path):
             assert outside in OUTSIDE | OPTIONAL or outside in sys.stdlib_module_names, f"{path.name} imports {outside}"
 
 
-def test_every_room_is_ruled():
-    assert {layer(path) for path in FILES} <= set(ALLOWED)
+def test_every_package_has_its_layer():
+    assert {package_of(path) for path in FILES} <= set(ALLOWED)
 
 
 def test_flow_never_imports_a_model_class():

@@ -54,12 +54,14 @@ def compare(report: measure.Report, rival: str, make_theirs, rounds: int) -> Non
     for name, dtype in DTYPES.items():
         ours, given = model(dtype), (x, t, text.to(dtype))
         run, theirs = ours.session(), make_theirs(ours)
-        facts = dict(error=measure.error(ours(*given), reference), their_error=measure.error(theirs(*given), reference))
+        figures = dict(
+            error=measure.error(ours(*given), reference), their_error=measure.error(theirs(*given), reference)
+        )
         target = TARGETS[rival].get(name)
         ratio = measure.paired(lambda: ours(*given), {rival: lambda: theirs(*given)}, rounds)[rival]
-        report.add(f"DiT forward, {name}", rival, ratio, target, **facts)
+        report.add(f"DiT forward, {name}", rival, ratio, target, **figures)
         ratio = measure.paired(lambda: run(*given), {rival: lambda: theirs(*given)}, rounds)[rival]
-        report.add(f"DiT forward within a run, {name}", rival, ratio, target, **facts)
+        report.add(f"DiT forward within a run, {name}", rival, ratio, target, **figures)
 
 
 def bare(dtype: torch.dtype):

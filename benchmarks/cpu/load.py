@@ -85,10 +85,12 @@ def main() -> None:
             found = {code: in_a_process(code, file) for code in ((READ, LOAD) if k % 2 else (LOAD, READ))}
             loads.append(found[LOAD])
             ratios.append(found[READ]["seconds"] / found[LOAD]["seconds"])
-        facts = {"file_in_GB": size / 1e9}
+        figures = {"file_in_GB": size / 1e9}
         for what, target in (("peak", 1.05), ("private", 0.05)):
             value = statistics.median(load[what] for load in loads) / size
-            report.add(f"load, every page touched: {what} memory", "the file", value, target, measure="bytes", **facts)
+            report.add(
+                f"load, every page touched: {what} memory", "the file", value, target, measure="bytes", **figures
+            )
         report.add(
             "load, every page touched: speed",
             "reading the file",

@@ -154,7 +154,7 @@ def guidance(report: measure.Report, rounds: int) -> None:
 
 
 class SlowDisk:
-    """Every tensor takes its bytes over `speed` in seconds when it is touched first, by whoever needs it."""
+    """Every tensor takes its bytes over `speed` in seconds when it is touched first, in whichever thread."""
 
     def __init__(self, speed: float):
         self.speed, self.waited, self._read, self._lock = speed, 0.0, set(), threading.Lock()
@@ -170,8 +170,8 @@ class SlowDisk:
 
 
 @contextmanager
-def on_slow_disk(pipe: WanPipeline, disk: SlowDisk, ahead: bool):
-    """The experts' weights come from `disk`, read ahead or not."""
+def on_slow_disk(pipe: WanPipeline, disk: SlowDisk, prefetch: bool):
+    """The experts' weights come from `disk`, prefetched or not."""
 
     def need(layer: nn.Module, given) -> None:
         for parameter in layer.parameters(recurse=False):
@@ -179,7 +179,7 @@ def on_slow_disk(pipe: WanPipeline, disk: SlowDisk, ahead: bool):
 
     hooks = [layer.register_forward_pre_hook(need) for expert in (pipe.high, pipe.low) for layer in expert.modules()]
 
-    with mock.patch.object(wan_core.memory.offload, "read_pages", disk.touch if ahead else lambda tensor: None):
+    with mock.patch.object(wan_core.memory.offload, "read_pages", disk.touch if prefetch else lambda tensor: None):
         yield
     for hook in hooks:
         hook.remove()
@@ -195,7 +195,7 @@ def switch(report: measure.Report, rounds: int) -> None:
         pipe(PROMPT, callback=lambda *_: steps.append(time.perf_counter()), **numbers)
         step = statistics.median(b - a for a, b in pairwise(steps))
         size = sum(p.nbytes for p in pipe.low.parameters())
-        for ahead in (True, False):
+        for prefetch in (True, False):
             shares, loads = [], Counter()
             for _ in range(rounds):
                 disk, moments = SlowDisk(size / (2 * step)), []
@@ -208,17 +208,17 @@ def switch(report: measure.Report, rounds: int) -> None:
                 def at_step(i, t, x, x0) -> None:
                     moments.append((time.perf_counter(), disk.waited))
 
-                with on_slow_disk(pipe, disk, ahead), mock.patch.object(pipe.offloader, "load", counted):
+                with on_slow_disk(pipe, disk, prefetch), mock.patch.object(pipe.offloader, "load", counted):
                     out = pipe(PROMPT, callback=at_step, **numbers)
                 first = out.request.plan().index("low")
                 others = [b[0] - a[0] - (b[1] - a[1]) for a, b in pairwise(moments)]
                 shares.append((moments[first][1] - moments[first - 1][1]) / statistics.median(others))
-            how = "read ahead" if ahead else "read when it is needed"
+            how = "prefetched" if prefetch else "read when it is needed"
             report.add(
                 f"switch to the low-noise expert, {how}",
                 "one step",
                 measure.Ratio.of(shares),
-                0.02 if ahead else None,
+                0.02 if prefetch else None,
                 measure="time waited for a slowed disk",
                 loads_of_each_expert=max(loads[pipe.high], loads[pipe.low]),
             )

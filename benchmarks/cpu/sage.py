@@ -38,13 +38,13 @@ def one_call(report: measure.Report, sage) -> None:
         torch.manual_seed(0)
         q, k, v = (torch.randn(1, 512, 4, 128).to(torch.bfloat16) for _ in range(3))
         exact = sdpa(q.double() * size, k.double(), v.double())
-        facts = {"sdpa_in_bfloat16": measure.error(sdpa(q * size, k, v), exact)}
+        figures = {"sdpa_in_bfloat16": measure.error(sdpa(q * size, k, v), exact)}
         report.add(
             f"attention of 512 tokens, scores {size}·N(0, 1)",
             "float64",
             measure.error(sage(q * size, k, v), exact),
             measure="error",
-            **facts,
+            **figures,
         )
 
 
@@ -58,17 +58,17 @@ def clips(report: measure.Report, sage, count: int) -> None:
             use_attention(expert, backend)
         latents, _ = half.latents(num_inference_steps=STEPS)
         frames = half.frames(latents)
-        facts = {
+        figures = {
             "PSNR_dB": sum(psnr(a, b) for a, b in zip(frames, shown, strict=True)) / count,
             "prompts_obeyed": f"{half.obeyed(frames)}/{count}",
         }
-        facts["in_float32"] = f"{plain.obeyed(shown)}/{count}"
+        figures["in_float32"] = f"{plain.obeyed(shown)}/{count}"
         report.add(
             f"demo model, {STEPS} steps, bfloat16, {name}",
             "float32",
             measure.error(latents, exact),
             measure="error of the latents",
-            **facts,
+            **figures,
         )
 
 

@@ -63,46 +63,46 @@ model is so small that text keys and latents, which are not estimated, weigh mor
 GROWTH = ("predicted MiB", "measured MiB", "CPU seconds", "arithmetic grows", "time grows")
 
 
-def growth(facts: Sequence[tuple]) -> list[list]:
+def growth(measured: Sequence[tuple]) -> list[list]:
     """Rows of GROWTH behind what names them.
 
     Args:
-        facts: (cells that name the row, predicted bytes, measured bytes, seconds, operations).
+        measured: (cells that name the row, predicted bytes, measured bytes, seconds, operations).
     """
-    _, _, _, first_seconds, first_flops = facts[0]
-    return [[*name, b / MIB, m / MIB, s, f / first_flops, s / first_seconds] for name, b, m, s, f in facts]
+    _, _, _, first_seconds, first_flops = measured[0]
+    return [[*name, b / MIB, m / MIB, s, f / first_flops, s / first_seconds] for name, b, m, s, f in measured]
 
 
 def forward(shapes: Sequence[VideoShape]) -> list[list]:
     """One forward of the transformer."""
     torch.manual_seed(0)
-    model, facts = make_dit(PRESET.dit).eval(), []
+    model, measured = make_dit(PRESET.dit).eval(), []
     t, text = torch.tensor([500]), torch.randn(1, PROMPT, PRESET.dit.text_dim)
     for shape in shapes:
         x, tokens = torch.randn(1, *shape.latent(PRESET.vae)), shape.tokens(PRESET.vae, PRESET.dit)
         work, needed = lambda: model(x, t, text), sampling_bytes(PRESET.dit, tokens, torch.float32)
         name = (shape.frames, f"{shape.width}×{shape.height}", f"{tokens:,}")
-        facts.append((name, needed, peak_of(work), seconds_of(work, 3), forward_flops(PRESET.dit, tokens, PROMPT)))
-    return growth(facts)
+        measured.append((name, needed, peak_of(work), seconds_of(work, 3), forward_flops(PRESET.dit, tokens, PROMPT)))
+    return growth(measured)
 
 
 def decode(shapes: Sequence[VideoShape]) -> list[list]:
     """A decode in chunks, each dropped."""
     torch.manual_seed(0)
-    model, facts = make_vae(PRESET.vae).eval(), []
+    model, measured = make_vae(PRESET.vae).eval(), []
     for shape in shapes:
         latents = torch.randn(1, *shape.latent(PRESET.vae))
         work, name = lambda: stream(model, latents), (shape.frames, f"{shape.width}×{shape.height}")
         needed = decoding_bytes(PRESET.vae, shape.height, shape.width)
-        facts.append((name, needed, peak_of(work), seconds_of(work), decode_flops(PRESET.vae, latents)))
-    return growth(facts)
+        measured.append((name, needed, peak_of(work), seconds_of(work), decode_flops(PRESET.vae, latents)))
+    return growth(measured)
 
 
 def steps() -> list[list]:
     """Sampling runs of the demo model. What does not grow with tokens (text keys, latents) weighs more in so small a
     model.
     """
-    pipe, facts = WanPipeline.from_pretrained(demo_model("t2v-a14b"), torch_dtype=torch.float32), []
+    pipe, measured = WanPipeline.from_pretrained(demo_model("t2v-a14b"), torch_dtype=torch.float32), []
     for count in (5, 10, 20, 40):
         numbers = DEMO_NUMBERS | {"num_inference_steps": count}
         request = Request.resolve(pipe.preset, Options("A red circle moves to the right", seed=0, **numbers))
@@ -111,8 +111,8 @@ def steps() -> list[list]:
             lambda: pipe.denoise(request, *texts),
             estimate_memory(pipe.preset, request.shape, torch.float32).sampling,
         )
-        facts.append(((count,), needed, peak_of(work), seconds_of(work), count))
-    return growth(facts)
+        measured.append(((count,), needed, peak_of(work), seconds_of(work), count))
+    return growth(measured)
 
 
 def real_sizes() -> list[list]:

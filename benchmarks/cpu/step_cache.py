@@ -67,11 +67,11 @@ def main() -> None:
     for name, numbers in rows.items():
         latents, made = runs.latents(**{"num_inference_steps": STEPS} | numbers)
         frames = runs.frames(latents)
-        facts = {"error": measure.error(latents, reference), "from exact": measure.error(latents, exact)}
-        if facts["error"]:
-            facts["PSNR dB"] = sum(psnr(a, b) for a, b in zip(frames, clips, strict=True)) / len(clips)
-        facts["prompts obeyed"] = f"{runs.obeyed(frames)}/{len(clips)}"
-        report.add(name, f"every one of {STEPS} steps", made / calls, measure="model calls", **facts)
+        figures = {"error": measure.error(latents, reference), "from exact": measure.error(latents, exact)}
+        if figures["error"]:
+            figures["PSNR dB"] = sum(psnr(a, b) for a, b in zip(frames, clips, strict=True)) / len(clips)
+        figures["prompts obeyed"] = f"{runs.obeyed(frames)}/{len(clips)}"
+        report.add(name, f"every one of {STEPS} steps", made / calls, measure="model calls", **figures)
     report.write()
 
 

@@ -63,7 +63,7 @@ def speed(report: measure.Report, rival: str, parts: list[str], rounds: int) -> 
                 continue
             for frames in FRAMES:
                 given = latents(version, frames) if part == "decode" else video(frames)
-                turns = [lambda who=who: getattr(who, part)(given) for who in (ours, theirs)]
+                turns = [lambda vae=vae: getattr(vae, part)(given) for vae in (ours, theirs)]
                 made = [turn() for turn in turns]
                 ratio = measure.paired(turns[0], {rival: turns[1]}, rounds, warm=0)[rival]
                 report.add(
@@ -80,14 +80,14 @@ def accuracy(report: measure.Report) -> None:
     z = latents("2.1", 5)[..., :8, :8]
     exact = model("2.1").double().decode(z)
     single, half = model("2.1"), model("2.1", torch.bfloat16)
-    facts = {"diffusers_in_float32": measure.error(diffusers_vae(single).decode(z), exact)}
-    facts["ours_in_bfloat16"] = measure.error(half.decode(z), exact)
+    figures = {"diffusers_in_float32": measure.error(diffusers_vae(single).decode(z), exact)}
+    figures["ours_in_bfloat16"] = measure.error(half.decode(z), exact)
     report.add(
-        "VAE 2.1 decode, fp32, 5 frames", "float64", measure.error(single.decode(z), exact), measure="error", **facts
+        "VAE 2.1 decode, fp32, 5 frames", "float64", measure.error(single.decode(z), exact), measure="error", **figures
     )
 
 
-def peak(who: str, version: str, frames: int) -> dict[str, int]:
+def peak(implementation: str, version: str, frames: int) -> dict[str, int]:
     """Bytes that the first real decode of this process needs beyond its result, and the peak of live tensors in another
     one.
     """
@@ -97,7 +97,7 @@ def peak(who: str, version: str, frames: int) -> dict[str, int]:
         return int(line.split()[1]) * 1024
 
     ours, z = model(version), latents(version, frames)
-    coder = ours if who == "ours" else RIVALS[who](ours)
+    coder = ours if implementation == "ours" else RIVALS[implementation](ours)
     coder.decode(z[:, :, :1, :4, :4])  # brings in the libraries' code
     Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = status("VmRSS:")
@@ -112,25 +112,29 @@ def memory(report: measure.Report, comfyui: Path | None) -> None:
     plain = {name: value for name, value in os.environ.items() if name not in measure.SETTINGS} | {
         "OMP_NUM_THREADS": "1"
     }
-    whose = {"ours": sys.executable} | ({"ComfyUI": python_of(comfyui)} if comfyui else {})
+    pythons = {"ours": sys.executable} | ({"ComfyUI": python_of(comfyui)} if comfyui else {})
     for version in CONFIGS:
         peaks = {}
-        for who, python in whose.items():
+        for implementation, python in pythons.items():
             for frames in (FRAMES[0], LONG):
                 command = [
                     python,
                     "-m",
                     "benchmarks.cpu.vae",
                     "peak",
-                    who,
+                    implementation,
                     version,
                     str(frames),
                     "--inside",
                     str(comfyui or ""),
                 ]
                 run = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=plain, text=True)
-                peaks[who, frames] = json.loads(run.stdout.splitlines()[-1])
-        mib = {f"{who}_{kind}_MiB": peaks[who, LONG][kind] / 2**20 for who in whose for kind in ("process", "tensors")}
+                peaks[implementation, frames] = json.loads(run.stdout.splitlines()[-1])
+        mib = {
+            f"{implementation}_{kind}_MiB": peaks[implementation, LONG][kind] / 2**20
+            for implementation in pythons
+            for kind in ("process", "tensors")
+        }
         slope = abs(peaks["ours", LONG]["tensors"] / peaks["ours", FRAMES[0]]["tensors"] - 1)
         report.add(
             f"VAE {version} decode memory, {LONG} frames",
@@ -178,14 +182,14 @@ def mp4(report: measure.Report, rounds: int) -> None:
                 both = seconds(lambda: write_mp4((to_uint8(chunk[0]) for chunk in vae.decode_chunks(z)), file, 16))
                 ratios.append(both / max(decoding, writing))
                 shares.append(writing / decoding)
-        facts = {"writing_over_decoding": statistics.median(shares)}
+        figures = {"writing_over_decoding": statistics.median(shares)}
         report.add(
             f"decode + mp4, {name}, {frames} frames",
             "the longer of the two",
             measure.Ratio.of(ratios),
             MP4,
             measure="wall time",
-            **facts,
+            **figures,
         )
 
 
@@ -201,11 +205,11 @@ def main() -> None:
     parser.add_argument("--inside", help=argparse.SUPPRESS)  # ComfyUI's folder, where its python runs this
     args = parser.parse_args()
     if args.only[:1] == ["peak"]:
-        _, who, version, frames = args.only
+        _, implementation, version, frames = args.only
         torch.set_num_threads(1)
-        if who == "ComfyUI":
+        if implementation == "ComfyUI":
             open_comfyui(args.inside, "--cpu")
-        print(json.dumps(peak(who, version, int(frames))))
+        print(json.dumps(peak(implementation, version, int(frames))))
         return
     only, report = args.only or ["decode", "encode", "memory", "mp4"], measure.Report("vae")
     if args.inside:

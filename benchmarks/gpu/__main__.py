@@ -48,8 +48,8 @@ class GpuReport(measure.Report):
         if not keep:
             self.rows = []
 
-    def add(self, *args, **facts) -> None:
-        super().add(*args, **facts)
+    def add(self, *args, **figures) -> None:
+        super().add(*args, **figures)
         if self.keep:
             self.write()
 
@@ -87,13 +87,13 @@ def ceilings(bench: Bench) -> None:
         config = bench.clips[0].preset.dit
         for clip in bench.clips:
             rate = attention_ceiling(device, config.heads, clip.tokens, config.head_dim, torch.bfloat16)
-            facts = {"of the matmul ceiling": rate / bench.ceiling}
+            figures = {"of the matmul ceiling": rate / bench.ceiling}
             bench.report.add(
                 f"attention, {clip.tokens:,} tokens, {config.heads} heads",
                 "torch",
                 rate / 1e12,
                 measure="TFLOP/s",
-                **facts,
+                **figures,
             )
         rate = copy_ceiling(device, (1 << 20) if bench.tiny else (4 << 30))
         bench.report.add("copy from pinned memory", "torch", rate / 1e9, measure="GB/s")

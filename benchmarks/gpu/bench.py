@@ -1,4 +1,4 @@
-"""What every part of gpu.py needs: the clips, and the rows of one piece of work."""
+"""What every part of the GPU benchmark needs: the clips, and the rows of one piece of work."""
 
 import gc
 import json
@@ -99,31 +99,31 @@ class Bench:
         turns: Mapping[str, Callable],
         flops: float = 0,
         errors: Mapping[str, float] = {},
-        room: float = 25,
+        budget: float = 25,
     ) -> None:
         """Rows of one piece of work: the first turn is ours. Turns return what they made, or nothing."""
         made = {}
-        figures = self.device.measure({name: lambda n=name: made.update({n: turns[n]()}) for name in turns}, room)
+        figures = self.device.measure({name: lambda n=name: made.update({n: turns[n]()}) for name in turns}, budget)
         ours = next(iter(turns))
         for name, found in figures.items():
             if found is None:
                 print(json.dumps({"what": what, "against": name, "out of memory": True}), flush=True)
                 continue
-            facts = {"rounds": found.rounds}
+            row = {"rounds": found.rounds}
             if found.peak is not None:
-                facts["peak GiB"] = found.peak / GIB
+                row["peak GiB"] = found.peak / GIB
             if flops:
-                facts |= {
+                row |= {
                     "TFLOP/s": flops / found.seconds / 1e12,
                     "of the matmul ceiling": flops / found.seconds / self.ceiling,
                 }
             if name != ours and figures[ours] is not None:
-                facts["ours/theirs"] = figures[ours].seconds / found.seconds
+                row["ours/theirs"] = figures[ours].seconds / found.seconds
                 if made[name] is not None:
-                    facts["difference from ours"] = measure.error(made[name], made[ours])
+                    row["difference from ours"] = measure.error(made[name], made[ours])
             if name in errors:
-                facts["error against fp32"] = errors[name]
-            self.report.add(what, name, found.seconds, measure="seconds", **facts)
+                row["error against fp32"] = errors[name]
+            self.report.add(what, name, found.seconds, measure="seconds", **row)
 
     def close(self) -> None:
         gc.collect()

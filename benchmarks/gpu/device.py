@@ -71,10 +71,10 @@ class Device:
         self.wait()
         return torch.cuda.max_memory_allocated(self.device) - before
 
-    def measure(self, turns: Mapping[str, Callable], room: float = 60.0) -> dict[str, Figures | None]:
+    def measure(self, turns: Mapping[str, Callable], budget: float = 60.0) -> dict[str, Figures | None]:
         """Figures of each turn; None for one that runs out of memory.
 
-        The first round warms up and is where peaks are read. As many more follow as fit into `room` seconds, at
+        The first round warms up and is where peaks are read. As many more follow as fit into `budget` seconds, at
         least one, in changing order.
         """
         peaks, took = {}, {}
@@ -86,7 +86,7 @@ class Device:
             except torch.OutOfMemoryError:
                 self.empty()
         names, times = list(took), {name: [] for name in took}
-        rounds = max(1, min(self.rounds, int(min(room, self.left()) / (sum(took.values()) or 1))))
+        rounds = max(1, min(self.rounds, int(min(budget, self.left()) / (sum(took.values()) or 1))))
         for _ in range(rounds):
             for name in names:
                 times[name].append(self.seconds(turns[name]))
@@ -100,20 +100,20 @@ class Device:
 def matmul_ceiling(device: Device, size: int, dtype: torch.dtype) -> float:
     """FLOP/s of one large product of random matrices."""
     a, b = (torch.randn(size, size, device=device.device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / device.measure({"": lambda: a @ b}, room=5)[""].seconds
+    return 2 * size**3 / device.measure({"": lambda: a @ b}, budget=5)[""].seconds
 
 
 def attention_ceiling(device: Device, heads: int, tokens: int, head_dim: int, dtype: torch.dtype) -> float:
     """FLOP/s of torch's attention alone."""
     q, k, v = (torch.randn(1, heads, tokens, head_dim, device=device.device, dtype=dtype) for _ in range(3))
-    figures = device.measure({"": lambda: F.scaled_dot_product_attention(q, k, v)}, room=5)[""]
+    figures = device.measure({"": lambda: F.scaled_dot_product_attention(q, k, v)}, budget=5)[""]
     return 4 * heads * head_dim * tokens**2 / figures.seconds
 
 
 def copy_ceiling(device: Device, size: int) -> float:
     """Bytes a second from pinned host memory to the device."""
     host = torch.empty(size, dtype=torch.uint8, pin_memory=device.is_cuda)
-    return size / device.measure({"": lambda: host.to(device.device, non_blocking=True)}, room=5)[""].seconds
+    return size / device.measure({"": lambda: host.to(device.device, non_blocking=True)}, budget=5)[""].seconds
 
 
 def random_module(

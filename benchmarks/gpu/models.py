@@ -1,4 +1,4 @@
-"""The parts of gpu.py that compare models: a forward of the transformer, decoding, torch.compile."""
+"""The parts of the GPU benchmark that compare models: a forward of the transformer, decoding, torch.compile."""
 
 import copy
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def dit(bench: Bench) -> None:
             }
             errors = {}
             if clip == check and reference is not None:
-                errors = {who: measure.error(turn(), reference) for who, turn in turns.items()}
+                errors = {implementation: measure.error(turn(), reference) for implementation, turn in turns.items()}
             bench.compare(what, turns, flops, errors)
         del model, rivals, run, turns
         bench.close()

@@ -1,4 +1,4 @@
-"""The part of gpu.py that moves experts onto the device."""
+"""The part of the GPU benchmark that moves experts onto the device."""
 
 import gc
 import json
@@ -20,18 +20,18 @@ from wan_core.memory import ModelOffloader
 
 
 def switch(bench: Bench) -> None:
-    """The other expert onto the device: from pinned memory, from a file that is on disk, and from one that was read
-    ahead.
+    """The other expert onto the device: from pinned memory, from a file that is on disk, and from one that was
+    prefetched.
     """
     clip, device = bench.clips[0], bench.device
     config, given = clip.preset.dit, dit_inputs(clip, device)
     model = random_dit(config, device)
     run, size = model.session(), sum(p.nbytes for p in model.parameters())
-    step = 2 * device.measure({"": lambda: run(*given)}, room=15)[""].seconds  # with guidance
+    step = 2 * device.measure({"": lambda: run(*given)}, budget=15)[""].seconds  # with guidance
 
-    def add(what: str, seconds: float, **facts) -> None:
-        facts |= {"GB/s": size / seconds / 1e9, "of a guided step": seconds / step}
-        bench.report.add(f"expert switch, {what}", "ours", seconds, measure="seconds", **facts)
+    def add(what: str, seconds: float, **figures) -> None:
+        figures |= {"GB/s": size / seconds / 1e9, "of a guided step": seconds / step}
+        bench.report.add(f"expert switch, {what}", "ours", seconds, measure="seconds", **figures)
 
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         file = None
@@ -56,20 +56,20 @@ def switch(bench: Bench) -> None:
                 while time.monotonic() < end:
                     device.seconds(lambda: run(*given))
 
-            add("file on disk, read ahead", from_file(device, offloader, file, config, high, steps))
+            add("file on disk, prefetched", from_file(device, offloader, file, config, high, steps))
         offloader.end_run()
 
 
 def pinned(model: WanDiT, device: Device) -> WanDiT:
     """A copy of the model in page-locked host memory, in one piece: torch rounds every piece up to a power of two."""
     state = model.state_dict()
-    room = torch.empty(
+    buffer = torch.empty(
         sum(-(-p.nbytes // 64) * 64 for p in state.values()), dtype=torch.uint8, pin_memory=device.is_cuda
     )
     with torch.device("meta"):
         copied, start = WanDiT(model.config), 0
     for name, p in state.items():
-        state[name] = room[start : start + p.nbytes].view(p.dtype).view(p.shape).copy_(p)
+        state[name] = buffer[start : start + p.nbytes].view(p.dtype).view(p.shape).copy_(p)
         start += -(-p.nbytes // 64) * 64
     copied.load_state_dict(state, assign=True)
     return copied.eval().requires_grad_(False)
@@ -92,7 +92,7 @@ def from_file(
     high: WanDiT,
     meanwhile: Callable | None = None,
 ) -> float:
-    """Seconds to replace `high` by an expert whose file is on disk alone, or is read ahead while `meanwhile` runs."""
+    """Seconds to replace `high` by an expert whose file is on disk alone, or is prefetched while `meanwhile` runs."""
     gc.collect()
     with file.open("rb") as opened:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -87,7 +87,7 @@ def sizes_of(model, slot: str) -> dict[str, tuple[int, ...]]:
 
 
 def patched(model, changes: Mapping[str, Change], strength: float):
-    """A clone of the MODEL with the changes as patches: ComfyUI offloads, casts and quantises around them."""
+    """A clone of the MODEL with the changes as patches: ComfyUI offloads, casts and quantizes around them."""
     state, keys = {}, {}
     for name, change in changes.items():
         keys[name] = PREFIX + name

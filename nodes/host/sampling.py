@@ -93,13 +93,13 @@ def sample_official(model, x, sigmas, extra_args=None, callback=None, disable=No
         if callback is not None:
             callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": x0})
 
-    def put_back(x):
+    def constrain(x):
         return x * mask + latent.to(x) * (1 - mask)
 
     mask, latent = extra_args.get("denoise_mask"), getattr(model, "latent_image", None)
     if latent is None or not (latent if mask is None else latent * mask).any():
         x = x / sigmas[0]  # nothing to start from but noise, which the official code does not scale
-    pin = None if mask is None or latent is None else put_back
+    pin = None if mask is None or latent is None else constrain
     schedule = FlowSchedule(sigmas.float().cpu(), timesteps)
     return integrate(velocity, x if pin is None else pin(x), schedule, solver, on_step, pin=pin)
 

@@ -57,7 +57,7 @@ def _without_padding(tokens: list) -> list:
 
 
 def load_clip(path: str) -> comfy.sd.CLIP:
-    """A CLIP from a umT5 file: ComfyUI's, plain or quantised, or GGUF.
+    """A CLIP from a umT5 file: ComfyUI's, plain or quantized, or GGUF.
 
     Raises:
         CheckpointError: not a umT5 encoder, or without its tokenizer.

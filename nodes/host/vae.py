@@ -25,18 +25,18 @@ from .loading import load_file
 UNTILED = 9999  # tile_t of the native tiled nodes: the whole clip at a time
 
 
-class WeightsAsTheyAre:
+class PlainWeights:
     """Before `suits` of `wan_core.cpu`: not where ComfyUI casts, moves or patches a layer's weights at each use."""
 
     def suits(self, x: torch.Tensor) -> bool:
         return not (self.comfy_cast_weights or self.weight_function or self.bias_function) and super().suits(x)
 
 
-class HostConv2d(WeightsAsTheyAre, CpuConv2d, comfy.ops.disable_weight_init.Conv2d):
+class HostConv2d(PlainWeights, CpuConv2d, comfy.ops.disable_weight_init.Conv2d):
     """ComfyUI's convolution, or a faster one on a CPU."""
 
 
-class HostCausalConv3d(WeightsAsTheyAre, CpuCausalConv3d, comfy.ops.disable_weight_init.Conv3d):
+class HostCausalConv3d(PlainWeights, CpuCausalConv3d, comfy.ops.disable_weight_init.Conv3d):
     """The same over time."""
 
     def first_frame(self, x):
@@ -76,7 +76,7 @@ class ComfyVAE(comfy.sd.VAE):
         self.downscale_ratio = (lambda frames: max(0, (frames + 3) // 4), stride, stride)
         self.upscale_index_formula = self.downscale_index_formula = (4, stride, stride)
         self.process_input = lambda image: image * 2 - 1
-        self.process_output = lambda image: image.add_(1).div_(2).clamp_(0, 1)  # has just been decoded, is nobody's
+        self.process_output = lambda image: image.add_(1).div_(2).clamp_(0, 1)  # nothing else holds it
         self.memory_used_decode = lambda shape, dtype: decoding_bytes(
             config, shape[-2] * stride, shape[-1] * stride, mm.dtype_size(dtype)
         )

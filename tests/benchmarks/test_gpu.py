@@ -36,7 +36,7 @@ def test_every_part_runs_and_agrees_with_its_rivals(tmp_path):
         "VAE 2.2 decode, float32, 128×32, 5 frames",
     ):
         assert done[what, "ours"]["value"] > 0
-    for what in ("pinned memory", "file on disk", "file on disk, read ahead"):
+    for what in ("pinned memory", "file on disk", "file on disk, prefetched"):
         assert done[f"expert switch, {what}", "ours"]["GB/s"] > 0
     assert done["A14B forward with torch.compile, 64×32, 5 frames", "ours"]["difference from ours"] < 1e-2
     errors = [row["error against fp32"] for row in done.values() if "error against fp32" in row]

@@ -184,7 +184,7 @@ def test_a_comfyui_folder_with_both_vaes_gives_each_model_its_own(official_folde
     write_comfyui_folder(tmp_path, official_folder("ti2v-5b"), tiny_preset("ti2v-5b"))
     (tmp_path / "diffusion_models" / "wan2.2_5B_fp16.safetensors").unlink()
     write_comfyui_folder(tmp_path, official_folder(), tiny_preset("t2v-a14b"))
-    (tmp_path / "config.json").write_text('{"a": 1}')  # somebody else's
+    (tmp_path / "config.json").write_text('{"a": 1}')  # of another program
     assert len(list((tmp_path / "vae").iterdir())) == 2
     assert find_model(tmp_path).vae.name == "wan_2.1_vae.safetensors"
 

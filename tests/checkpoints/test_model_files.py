@@ -1,4 +1,4 @@
-"""One way from a path to a model: each header is read once, and everybody who opens a model sees the same."""
+"""One way from a path to a model: each header is read once, and whatever opens a model sees the same."""
 
 import os
 import shutil
@@ -122,7 +122,7 @@ def other_expert(folder, official_folder):
 
 
 @pytest.mark.parametrize("change", [other_vae, other_expert])
-def test_everybody_refuses_the_same_models(change, official_folder, tmp_path, capfd):
+def test_every_entry_point_refuses_the_same_models(change, official_folder, tmp_path, capfd):
     folder = shutil.copytree(official_folder(), tmp_path / "model")
     change(folder, official_folder)
     errors = set()

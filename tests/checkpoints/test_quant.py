@@ -116,7 +116,7 @@ def beside(weight: str, word: str) -> str:
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=["e4m3", "e5m2"])
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
 @pytest.mark.parametrize(
-    "layout", ["plain", "scaled", "scaled, full precision", "notes in tensors", "notes in the header"]
+    "layout", ["plain", "scaled", "scaled, full precision", "metadata in tensors", "metadata in the header"]
 )
 def test_fp8(tmp_path, state, dtype, prefix, layout, caplog):
     quantized, scales, dequantized = fp8(state, dtype)
@@ -130,13 +130,13 @@ def test_fp8(tmp_path, state, dtype, prefix, layout, caplog):
         quantized["scaled_fp8"] = torch.zeros(2 if "full" in layout else 0, dtype=dtype)
     else:
         quantized |= {beside(name, "weight_scale"): scale.view(1) for name, scale in scales.items()}
-        notes = {name.removesuffix(".weight"): {"format": str(dtype).removeprefix("torch.")} for name in scales}
-        if layout == "notes in the header":
-            metadata = {"_quantization_metadata": json.dumps({"layers": notes})}
+        layers = {name.removesuffix(".weight"): {"format": str(dtype).removeprefix("torch.")} for name in scales}
+        if layout == "metadata in the header":
+            metadata = {"_quantization_metadata": json.dumps({"layers": layers})}
         else:
             quantized |= {
                 f"{layer}.comfy_quant": torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
-                for layer, note in notes.items()
+                for layer, note in layers.items()
             }
     path = tmp_path / "wan.safetensors"
     save_file({prefix + name: t.contiguous() for name, t in quantized.items()}, path, metadata)

@@ -130,8 +130,8 @@ def test_a_folder_with_gguf_files(official_folder, clips, tmp_path, experts):
         assert main(["train", *arguments]) == OK
         texts.append(torch.load(out / "cache.pt")["texts"])
     assert len(texts[0]) == len(texts[1]) == 2 + 2 * 9
-    for packed, plain in zip(*texts, strict=True):  # Q8_0
-        assert packed.shape == plain.shape and (packed - plain).norm() < 0.05 * plain.norm()
+    for quantized, plain in zip(*texts, strict=True):  # Q8_0
+        assert quantized.shape == plain.shape and (quantized - plain).norm() < 0.05 * plain.norm()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lpips") is not None, reason="lpips is installed")

@@ -25,7 +25,7 @@ def test_official_image_to_video_run(batch_cfg):
     guided = experts.velocity(g["in.context"][None], g["in.context_null"][None], y=y, batch_cfg=batch_cfg)
     latents = []
     final = sample(lambda x, t: (latents.append(x[0]), guided(x, t))[1], g["in.noise"][None], schedule)
-    assert [who == "high" for who in experts.plan(schedule)] == g["out.expert_is_high"].bool().tolist()
+    assert [expert == "high" for expert in experts.plan(schedule)] == g["out.expert_is_high"].bool().tolist()
     assert difference(torch.stack([*latents, final[0]]), g["out.latents"]) < 3e-4
     assert difference(vae.decode(final)[0], g["out.video"]) < 5e-4
 

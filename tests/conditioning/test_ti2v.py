@@ -39,7 +39,7 @@ def test_official_text_and_image_to_video_run(batch_cfg):
     assert difference(vae.decode(final)[0], g["out.video"]) < 5e-4
 
 
-def test_only_the_given_frame_is_put_back():
+def test_only_the_given_frame_is_constrained():
     mask = FirstFrameMask(torch.full((1, 48, 1, 4, 6), 7.0))
     x = torch.randn(2, 48, 3, 4, 6)
     constrained = mask.constrain(x)

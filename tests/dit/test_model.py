@@ -57,7 +57,7 @@ def test_intermediates_are_the_official_ones(name):
     recorded = g["out.a.mid.e"]
     assert difference(e[mod.index].expand(recorded.shape) if recorded.ndim == 3 else e, recorded) < 3e-4
     for i in range(len(model.blocks)):
-        if not model.config.vace_layers:  # our hints are added after the recorded output
+        if not model.config.vace_layers:  # our VACE residuals are added after the recorded output
             assert difference(seen[f"block{i}"], g[f"out.a.mid.block{i}"]) < 3e-4
 
 

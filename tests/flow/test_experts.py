@@ -26,8 +26,8 @@ def test_each_step_is_answered_by_the_expert_it_starts_in():
     experts, schedule = Experts(high, low, 0.875), FlowSchedule.official(20, 8.0)
     sample(experts.velocity(POSITIVE, NEGATIVE), torch.randn(1, 2, 1, 2, 2), schedule)
     steps = list(zip(schedule.timesteps.tolist(), experts.plan(schedule), strict=True))
-    assert {t for t, _ in high.asked} == {t for t, who in steps if who == "high"}
-    assert {t for t, _ in low.asked} == {t for t, who in steps if who == "low"}
+    assert {t for t, _ in high.asked} == {t for t, expert in steps if expert == "high"}
+    assert {t for t, _ in low.asked} == {t for t, expert in steps if expert == "low"}
     assert len(high.asked) + len(low.asked) == 2 * len(schedule)
 
 
@@ -94,7 +94,9 @@ def test_official_text_to_video_run(solver, recorded, batch_cfg):
     g = golden("moe_t2v_e2e")
     c = g.config
     low, high = c["guide_scale_low_high"]
-    experts = Experts(*(load_dit(g.weights(who), c["model"]) for who in ("high", "low")), c["boundary"], high, low)
+    experts = Experts(
+        *(load_dit(g.weights(expert), c["model"]) for expert in ("high", "low")), c["boundary"], high, low
+    )
     schedule = FlowSchedule.official(c["steps"], c["shift"], solver)
     guided = experts.velocity(g["in.context"][None], g["in.context_null"][None], batch_cfg=batch_cfg)
     latents, predictions, told = [], [], []
@@ -108,7 +110,7 @@ def test_official_text_to_video_run(solver, recorded, batch_cfg):
     final = sample(velocity, g["in.noise"][None], schedule, solver)[0]
     out = f"out.{recorded}"
     assert told == g[f"{out}.model_t"].tolist()
-    assert [who == "high" for who in experts.plan(schedule)] == g[f"{out}.expert_is_high"].bool().tolist()
+    assert [expert == "high" for expert in experts.plan(schedule)] == g[f"{out}.expert_is_high"].bool().tolist()
     assert difference(final, g[f"{out}.final"]) < 3e-4
     if recorded == "unipc":
         assert difference(torch.stack([*latents, final]), g[f"{out}.latents"]) < 3e-4

@@ -64,7 +64,7 @@ def test_each_expert_computes_its_first_two_steps_and_its_last(steps):
     schedule = FlowSchedule.official(steps, 8.0)
     plan = Experts(high, low).plan(schedule)
     for expert, name in ((high, "high"), (low, "low")):
-        own = [t for t, who in zip(schedule.timesteps.tolist(), plan, strict=True) if who == name]
+        own = [t for t, planned in zip(schedule.timesteps.tolist(), plan, strict=True) if planned == name]
         assert expert.asked[::2] == expert.asked[1::2], "both sides of the guidance, or neither"
         assert {*own[:2], *own[-1:]} <= set(expert.asked) <= set(own)
         assert len(own) < 10 or len(expert.asked) < len(own), "and leaves out most of the others"

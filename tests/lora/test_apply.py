@@ -110,8 +110,8 @@ def test_the_pipeline_gives_it_to_the_right_expert(official_folder, folder, tmp_
     plain = pipe("a cat", **SMALL).latents
     assert len(pipe.load_lora(tmp_path / name, expert, 0.5)) == len(changed)
     has = [
-        who
-        for who, model in (("high", pipe.high), ("low", pipe.low))
+        noise
+        for noise, model in (("high", pipe.high), ("low", pipe.low))
         if any("lora" in key for key in model.state_dict())
     ]
     assert has == changed and not torch.equal(pipe("a cat", **SMALL).latents, plain)

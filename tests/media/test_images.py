@@ -114,7 +114,7 @@ def test_every_form_of_a_mask():
 def test_a_clip_that_breaks_off_is_not_filled_with_anything(tmp_path, monkeypatch):
     from wan_core.media import images
 
-    monkeypatch.setattr(images, "clip_info", lambda source, name: (5, 16, 16))  # what a damaged file's index claims
+    monkeypatch.setattr(images, "clip_info", lambda source, name: (5, 16, 16))  # what a damaged file's index states
     monkeypatch.setattr(images, "iter_video", lambda path, limit: iter([np.zeros((16, 16, 3), np.uint8)]))
     with pytest.raises(VideoError, match="1 of its frames"):
         load_video(tmp_path / "clip.mp4", 5, 16, 16)

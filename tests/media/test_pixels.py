@@ -20,7 +20,7 @@ def test_values_that_are_not_finite_are_not_written(value):
         with pytest.raises(NumericalError):
             to_uint8(video)
     else:
-        assert to_uint8(video)[0, 0, 0, 0] in (0, 255)  # clamped before anybody looks
+        assert to_uint8(video)[0, 0, 0, 0] in (0, 255)  # infinity is clamped
 
 
 def test_eight_bits_and_back():

@@ -13,8 +13,8 @@ from wan_core.vae import WanVAE
 @pytest.mark.parametrize("dim, ffn", [(512, 1382), (768, 3584)])
 @pytest.mark.parametrize("kind", ["t2v", "ti2v", "vace"])
 def test_sampling_is_estimated_within_a_fifth(dtype, dim, ffn, kind):
-    hints = (0, 2) if kind == "vace" else ()
-    config = DiTConfig(dim=dim, ffn_dim=ffn, heads=dim // 128, layers=4, text_dim=64, vace_layers=hints)
+    vace_layers = (0, 2) if kind == "vace" else ()
+    config = DiTConfig(dim=dim, ffn_dim=ffn, heads=dim // 128, layers=4, text_dim=64, vace_layers=vace_layers)
     model, tokens = WanDiT(config).to(dtype), 5 * 20 * 20  # as an accelerator runs it: a CPU's blocks need less
     t = torch.tensor([500])
     if kind == "ti2v":

@@ -45,7 +45,7 @@ def test_one_module_at_a_time_is_on_the_device():
     assert offloader.resident == ()
 
 
-def test_offload_comes_before_the_next_arrival():
+def test_a_module_is_offloaded_before_the_next_is_loaded():
     events = []
 
     class Watched(ModelOffloader):
@@ -65,7 +65,7 @@ def test_offload_comes_before_the_next_arrival():
     assert events == ["load", "offload", "load", "offload"]
 
 
-def test_without_turns_everything_stays():
+def test_modules_that_are_not_exclusive_stay_on_the_device():
     offloader = ModelOffloader("meta")
     experts = Expert(), Expert()
     for expert in experts:
@@ -87,7 +87,7 @@ def test_weights_are_never_copied_back_or_twice():
 
 
 @pytest.mark.slow
-def test_reading_ahead_maps_the_next_expert_while_the_first_one_runs(tmp_path):
+def test_the_next_expert_is_prefetched_while_the_first_one_runs(tmp_path):
     """The kernel counts the file's pages as this process's own once they have been touched."""
     code = """
         import sys, time, torch
@@ -122,7 +122,7 @@ def test_reading_ahead_maps_the_next_expert_while_the_first_one_runs(tmp_path):
     assert run.stdout.split() == ["True"] * 3, run.stdout + run.stderr
 
 
-def test_reading_can_be_stopped_at_once():
+def test_a_prefetch_can_be_stopped_at_once():
     offloader = ModelOffloader("cpu", exclusive=True)
     module = nn.ParameterList(torch.zeros(1 << 22) for _ in range(16))
     offloader.prefetch(module)
@@ -147,7 +147,7 @@ def test_what_counts_as_out_of_memory(error, expected):
     assert is_out_of_memory(error) is expected
 
 
-def test_a_failed_arrival_leaves_the_module_on_the_host(monkeypatch):
+def test_a_failed_load_leaves_the_module_on_the_host(monkeypatch):
     offloader, expert = ModelOffloader("meta"), Expert()
 
     def fail(*args, **kwargs):
@@ -159,7 +159,7 @@ def test_a_failed_arrival_leaves_the_module_on_the_host(monkeypatch):
     assert offloader.resident == () and all(p.device.type == "cpu" for p in expert.parameters())
 
 
-def test_an_expert_whose_place_was_taken_comes_back():
+def test_an_offloaded_expert_is_loaded_again():
     offloader, expert = ModelOffloader("meta", exclusive=True), Expert()
     run = OffloadedExpert(expert, offloader).session()
     run([])

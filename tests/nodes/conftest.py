@@ -92,15 +92,15 @@ def write_stored(folder: Path, official: Path) -> Path:
             return "Q4_0"
         return "Q8_0" if tensor.ndim == 2 and "blk." in name and "rel_b" not in name else "F32"
 
-    unpacked = write_gguf(folder / "high.gguf", state_of(official / "high_noise_model", "dit"), kind_of)
-    save_file(unpacked, folder / "high.safetensors")
+    dequantized = write_gguf(folder / "high.gguf", state_of(official / "high_noise_model", "dit"), kind_of)
+    save_file(dequantized, folder / "high.safetensors")
     state = state_of(official / "models_t5_umt5-xxl-enc-bf16.pth", "text_encoder")
     proto = (official / "google" / "umt5-xxl" / "spiece.model").read_bytes()
     theirs = {llama_cpp_name(name): t for name, t in state.items()}
-    unpacked = write_gguf(
+    dequantized = write_gguf(
         folder / "umt5.gguf", theirs, kind_of, "t5encoder", lambda writer: add_tokenizer(writer, proto)
     )
-    plain = {name: unpacked[llama_cpp_name(name)].to(torch.bfloat16) for name in state}
+    plain = {name: dequantized[llama_cpp_name(name)].to(torch.bfloat16) for name in state}
     save_file(
         plain | {"spiece_model": torch.frombuffer(bytearray(proto), dtype=torch.uint8)}, folder / "umt5.safetensors"
     )

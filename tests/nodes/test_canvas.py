@@ -153,7 +153,7 @@ def test_a_schedule_that_only_the_server_knows_is_drawn_when_it_has_told_it(plot
     )
     tell(plot, "{node: ID, sigmas: [1, 0.9, 0.8, 0.4, 0], plan: ['high', 'high', 'low', 'low']}")
     shows(plot, 2, 2)
-    put(plot, "boundary", 0.5)  # the levels stay those of the run; who does which step follows the line
+    put(plot, "boundary", 0.5)  # the levels stay those of the run; which expert does a step follows the line
     shows(plot, 3, 1)
     put(plot, "steps", 30)
     plot.page.wait_for_function(

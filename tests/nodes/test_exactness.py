@@ -64,7 +64,7 @@ def test_step_caches_work_in_both_experts_and_leave_the_models_alone(measured):
     found = measured["step_caches"]
     for cache in ("EasyCache", "LazyCache"):
         assert found[cache]["finite"]
-        assert all(0 < found[cache][who] < found["none"][who] / 2 for who in ("high", "low"))
+        assert all(0 < found[cache][expert] < found["none"][expert] / 2 for expert in ("high", "low"))
     assert found["none"] == found["none again"]
 
 

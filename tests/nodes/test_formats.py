@@ -4,36 +4,39 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "layout", ["plain e4m3", "plain e5m2", "scaled e4m3", "notes in tensors", "notes e5m2", "notes in the header"]
+    "layout",
+    ["plain e4m3", "plain e5m2", "scaled e4m3", "metadata in tensors", "metadata e5m2", "metadata in the header"],
 )
 def test_fp8_experts(measured, layout):
-    from_unpacked, from_native = measured["stored_experts"][layout]
-    assert from_unpacked < 1e-5 and from_native < 1e-4
+    to_dequantized, to_native = measured["stored_experts"][layout]
+    assert to_dequantized < 1e-5 and to_native < 1e-4
 
 
 @pytest.mark.parametrize("whose", ["the checkpoint's", "the model's"])
-def test_notes_in_the_header_name_layers_as_the_file_does_or_without_its_prefix(measured, whose):
-    assert measured["prefixed_notes"][whose] < 1e-4
+def test_metadata_of_the_header_names_layers_as_the_file_does_or_without_its_prefix(measured, whose):
+    assert measured["prefixed_metadata"][whose] < 1e-4
 
 
 def test_int8_experts(measured):
     """ComfyUI rounds what goes into an int8 layer as well."""
-    from_unpacked, from_native = measured["stored_experts"]["int8"]
-    assert from_unpacked < 0.05 and from_native < 0.05
+    to_dequantized, to_native = measured["stored_experts"]["int8"]
+    assert to_dequantized < 0.05 and to_native < 0.05
 
 
 def test_gguf_experts(measured):
     found = measured["gguf_experts"]
     assert found["plain"] < 1e-4 and found["lora"] < 1e-4
     assert found["lora changes"] > 1e-2 and found["after"] == 0
-    assert found["still packed"] and found["bytes"][0] < 0.5 * found["bytes"][1]
+    assert found["still quantized"] and found["bytes"][0] < 0.5 * found["bytes"][1]
 
 
-@pytest.mark.parametrize("layout", ["plain e4m3", "scaled e4m3", "notes in tensors", "notes in the header", "gguf"])
-def test_quantised_text_encoders(measured, layout):
+@pytest.mark.parametrize(
+    "layout", ["plain e4m3", "scaled e4m3", "metadata in tensors", "metadata in the header", "gguf"]
+)
+def test_quantized_text_encoders(measured, layout):
     assert measured["stored_text_encoders"][layout] < 0.03, "both compute in bfloat16"
 
 
 def test_text_encoders_take_the_memory_of_their_file(measured):
     found = measured["text_encoder_bytes"]
-    assert found["packed"] and all(0.2 < share <= 1 for share in found["share"])
+    assert found["quantized"] and all(0.2 < share <= 1 for share in found["share"])

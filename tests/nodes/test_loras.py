@@ -31,7 +31,7 @@ def test_it_counts_for_each_expert(measured):
     found = measured["lora_pairs"]
     for layout in LAYOUTS:
         assert [re.sub(r"\d+", "n", line) for line in found[layout]["lines"]] == [
-            f"lora.safetensors: n of n tensors applied to the {who}-noise expert" for who in ("high", "low")
+            f"lora.safetensors: n of n tensors applied to the {expert}-noise expert" for expert in ("high", "low")
         ]
     assert len(found["two of them"]["lines"]) == 4 and len(found["a file for each"]["lines"]) == 2
     assert found["one expert of a diffusers pair"]["lines"] == [

@@ -263,19 +263,19 @@ def test_files_are_never_overwritten(server):
 
 
 def test_slots_that_one_name_or_the_metadata_say_are_wrong(server, official_folder):
-    folder = server.base / "models" / "diffusion_models" / "claims"
+    folder = server.base / "models" / "diffusion_models" / "slots"
     folder.mkdir()
-    for who, title in (("high", "Wan2.2 T2V A14B high noise"), ("low", "Wan2.2 T2V A14B low noise")):
-        state = state_of(official_folder("t2v-a14b") / f"{who}_noise_model", "dit")
-        save_file(state, folder / f"first_{who}.safetensors")
-        save_file(state, folder / f"{'ab'[who == 'low']}.safetensors", {"modelspec.title": title})
-        save_file(state, folder / f"{'cd'[who == 'low']}.safetensors")
+    for expert, title in (("high", "Wan2.2 T2V A14B high noise"), ("low", "Wan2.2 T2V A14B low noise")):
+        state = state_of(official_folder("t2v-a14b") / f"{expert}_noise_model", "dit")
+        save_file(state, folder / f"first_{expert}.safetensors")
+        save_file(state, folder / f"{'ab'[expert == 'low']}.safetensors", {"modelspec.title": title})
+        save_file(state, folder / f"{'cd'[expert == 'low']}.safetensors")
 
     def said(high, low):
-        graph = t2v("claims", seed=5)
+        graph = t2v("slots", seed=5)
         graph["experts"]["inputs"] = {
-            "high_noise": f"claims/{high}.safetensors",
-            "low_noise": f"claims/{low}.safetensors",
+            "high_noise": f"slots/{high}.safetensors",
+            "low_noise": f"slots/{low}.safetensors",
         }
         return server.error(graph)
 
@@ -285,8 +285,8 @@ def test_slots_that_one_name_or_the_metadata_say_are_wrong(server, official_fold
         and "Swap the two" in said("d", "first_high")
     )
     assert "both low-noise experts" in said("first_low", "b")
-    graph = t2v("claims", seed=5)
-    graph["experts"]["inputs"] = {"high_noise": "claims/a.safetensors", "low_noise": "claims/d.safetensors"}
+    graph = t2v("slots", seed=5)
+    graph["experts"]["inputs"] = {"high_noise": "slots/a.safetensors", "low_noise": "slots/d.safetensors"}
     server.run(graph)
 
 
@@ -471,7 +471,7 @@ comfy.options.enable_args_parsing()
 import nodes, comfy.samplers, comfy_api.latest, folder_paths, server, comfy.latent_formats, comfy.utils, node_helpers
 start = time.perf_counter()
 loaded = asyncio.run(nodes.load_custom_node(%r))
-models = [f".wan_core.{room}" for room in ("dit", "vae", "checkpoints", "pipeline")]
+models = [f".wan_core.{package}" for package in ("dit", "vae", "checkpoints", "pipeline")]
 print(loaded, time.perf_counter() - start, [m for m in sys.modules if any(part in m for part in models)])
 """
     run = subprocess.run([python_of(comfyui), "-c", code % str(PACK)], capture_output=True, text=True, cwd=comfyui)

@@ -47,9 +47,11 @@ def test_every_layout_gives_the_same_clip(layout, name, inputs, official_folder,
 )
 def test_offload_changes_no_bit(prompt, name, inputs, official_folder, open_pipe):
     numbers = SMALL_5B if name == "ti2v-5b" else SMALL
-    lean = WanPipeline.from_pretrained(official_folder(name))
-    lean.enable_model_cpu_offload()
-    assert torch.equal(lean(prompt, **inputs, **numbers).latents, open_pipe(name)(prompt, **inputs, **numbers).latents)
+    offloaded = WanPipeline.from_pretrained(official_folder(name))
+    offloaded.enable_model_cpu_offload()
+    assert torch.equal(
+        offloaded(prompt, **inputs, **numbers).latents, open_pipe(name)(prompt, **inputs, **numbers).latents
+    )
 
 
 def test_the_usual_diffusers_example_runs(official_folder, tmp_path, monkeypatch):
@@ -96,7 +98,7 @@ def test_a_lone_guidance_scale_applies_to_both_experts(pipe):
     assert (request.guidance, request.guidance_low) == (2.0, 1.5)
 
 
-def test_boundary_decides_who_works(pipe):
+def test_boundary_decides_which_expert_works(pipe):
     def latents(boundary):
         return pipe("a cat", boundary_ratio=boundary, guidance_scale=3.0, **SMALL).latents
 

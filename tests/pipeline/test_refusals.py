@@ -119,7 +119,7 @@ def test_a_folder_that_lacks_a_part(official_folder, tmp_path, remove, message):
 
 
 @pytest.mark.parametrize("path", ["", " ", None])
-def test_a_path_that_nobody_named(path):
+def test_an_empty_path(path):
     with pytest.raises(CheckpointNotFound, match="the path of a model"):
         WanPipeline.from_pretrained(path)
 

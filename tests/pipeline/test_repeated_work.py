@@ -27,20 +27,20 @@ def test_nothing_is_computed_twice_in_a_run(name, inputs, offload, few_tokens, o
         pipe.enable_model_cpu_offload()
     rows, calls = Counter(), Counter()  # of each expert's layers
 
-    def watch(who, expert):
-        for part, layer in expert.named_modules():
+    def watch(expert, model):
+        for part, layer in model.named_modules():
             if part in ("text_embedding.0", "time_embedding.0", "time_projection.1") or part.endswith(
                 ("cross_attn.k", "cross_attn.v")
             ):
                 layer.register_forward_hook(
-                    lambda m, given, out, key=(who, part): rows.update({key: given[0][..., 0].numel()})
+                    lambda m, given, out, key=(expert, part): rows.update({key: given[0][..., 0].numel()})
                 )
-        rope = expert.rope
-        monkeypatch.setattr(expert, "rope", lambda *args: (calls.update([who]), rope(*args))[1])
+        rope = model.rope
+        monkeypatch.setattr(model, "rope", lambda *args: (calls.update([expert]), rope(*args))[1])
 
-    experts = {"high": pipe.high} | ({"low": pipe.low} if pipe.low else {})
-    for who, expert in experts.items():
-        watch(who, expert)
+    models = {"high": pipe.high} | ({"low": pipe.low} if pipe.low else {})
+    for expert, model in models.items():
+        watch(expert, model)
     texts = []
     pipe.text_encoder.register_forward_hook(lambda m, given, out: texts.append(out.shape[1]))
     prompts = [*PROMPTS, PROMPTS[0]]
@@ -50,10 +50,10 @@ def test_nothing_is_computed_twice_in_a_run(name, inputs, offload, few_tokens, o
     positives, negative = texts[:2], texts[2]
     in_batches = sum(2 * (max(n, negative) + 1) for n in positives)  # each with one row for its padding
     plan, kept = out.request.plan(), int(name == "ti2v-5b" and "image" in inputs)  # a given frame is at timestep 0
-    for who, expert in experts.items():
-        steps = plan.count(who)
-        assert steps > 0 and calls[who] == 1
-        assert rows[who, "time_embedding.0"] == rows[who, "time_projection.1"] == steps + kept
-        of_text = {part: n for (owner, part), n in rows.items() if owner == who and not part.startswith("time_")}
-        assert len(of_text) == 1 + 2 * (len(expert.blocks) + len(getattr(expert, "vace_blocks", ())))
+    for expert, model in models.items():
+        steps = plan.count(expert)
+        assert steps > 0 and calls[expert] == 1
+        assert rows[expert, "time_embedding.0"] == rows[expert, "time_projection.1"] == steps + kept
+        of_text = {part: n for (owner, part), n in rows.items() if owner == expert and not part.startswith("time_")}
+        assert len(of_text) == 1 + 2 * (len(model.blocks) + len(getattr(model, "vace_blocks", ())))
         assert set(of_text.values()) == {in_batches if few_tokens else sum(texts) + 3}

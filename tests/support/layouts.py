@@ -150,7 +150,7 @@ def write_layout(layout: str, folder: Path, source: Path, name: str) -> Path:
     return source
 
 
-K_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")  # which the gguf package unpacks but cannot pack
+K_TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")  # which the gguf package dequantizes but cannot quantize to
 _K_SCALES = {
     "Q2_K": (80, 82),
     "Q3_K": (108,),
@@ -161,27 +161,27 @@ _K_SCALES = {
 
 
 def write_gguf(path, state, kind_of, architecture="wan", more=lambda writer: None):
-    """Write with the reference package; returns what a reference reader unpacks again."""
-    writer, unpacked, rng = gguf.GGUFWriter(path, architecture), {}, np.random.default_rng(1)
+    """Write with the reference package; returns what the package dequantizes again."""
+    writer, dequantized, rng = gguf.GGUFWriter(path, architecture), {}, np.random.default_rng(1)
     more(writer)
     for name, tensor in state.items():
         kind, data = gguf.GGMLQuantizationType[kind_of(name, tensor)], tensor.float().numpy()
-        if kind.name in K_TYPES:  # which only llama.cpp itself can pack: random numbers instead
+        if kind.name in K_TYPES:  # which only llama.cpp itself can write: random numbers instead
             block, size = gguf.GGML_QUANT_SIZES[kind]
-            packed = rng.integers(0, 256, (*data.shape[:-1], data.shape[-1] // block, size), dtype=np.uint8)
+            quantized = rng.integers(0, 256, (*data.shape[:-1], data.shape[-1] // block, size), dtype=np.uint8)
             for start in _K_SCALES[kind.name]:
-                noise = rng.normal(0, 2e-4, (*packed.shape[:-1], 1))
-                packed[..., start : start + 2] = noise.astype(np.float16).view(np.uint8)
-            packed = packed.reshape(*data.shape[:-1], -1)
+                noise = rng.normal(0, 2e-4, (*quantized.shape[:-1], 1))
+                quantized[..., start : start + 2] = noise.astype(np.float16).view(np.uint8)
+            quantized = quantized.reshape(*data.shape[:-1], -1)
         else:
-            packed = gguf.quants.quantize(data, kind)
-        unpacked[name] = torch.from_numpy(gguf.quants.dequantize(packed, kind).reshape(data.shape).copy())
-        writer.add_tensor(name, packed, raw_dtype=kind)
+            quantized = gguf.quants.quantize(data, kind)
+        dequantized[name] = torch.from_numpy(gguf.quants.dequantize(quantized, kind).reshape(data.shape).copy())
+        writer.add_tensor(name, quantized, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return unpacked
+    return dequantized
 
 
 def llama_cpp_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Counts the bytes of live tensors, so that memory can be stated as a fact and not as a resident-set guess."""
+"""Counts the bytes of live tensors, because a process's resident set also holds what the allocator keeps."""
 
 import weakref
 

@@ -95,13 +95,13 @@ def test_sums_beyond_the_range_of_float16_stay_finite():
     assert encoder(ids, torch.ones_like(ids)).isfinite().all()
 
 
-def test_quantized_matrices_stay_packed():
+def test_quantized_matrices_stay_quantized():
     torch.manual_seed(0)
     state = UMT5(SMALL).state_dict()
-    packed = {name: t.to(torch.float8_e4m3fn) if t.ndim == 2 else t for name, t in state.items()}
-    encoder = load_text_encoder(packed)
+    quantized = {name: t.to(torch.float8_e4m3fn) if t.ndim == 2 else t for name, t in state.items()}
+    encoder = load_text_encoder(quantized)
     ids = torch.arange(3, 20)[None]
-    expected = load_text_encoder({name: t.bfloat16() for name, t in packed.items()})(ids, torch.ones_like(ids))
+    expected = load_text_encoder({name: t.bfloat16() for name, t in quantized.items()})(ids, torch.ones_like(ids))
     assert torch.equal(encoder(ids, torch.ones_like(ids)), expected)
     held = [p.data for p in encoder.parameters()]
     assert sum(isinstance(t, QuantizedTensor) for t in held) == sum(t.ndim == 2 for t in state.values())
@@ -122,7 +122,7 @@ def test_offloading_moves_every_tensor_once(dtype):
 
 
 @pytest.mark.slow
-def test_transformers_is_imported_by_who_builds_an_encoder():
+def test_transformers_is_imported_when_an_encoder_is_built():
     modules = "wan_core, wan_core.text, wan_core.checkpoints, wan_core.pipeline, wan_core.cli"
     python(f"import sys, {modules}; assert 'transformers' not in sys.modules")
 

@@ -32,14 +32,14 @@ def load_dit(
 
     Args:
         source: a file, a folder of shards, a state dict, or opened Weights; official, diffusers or ComfyUI names.
-            Matrices in fp8 (plain or scaled), int8 or GGUF formats stay quantised; each is dequantised when it is used.
+            Matrices in fp8 (plain or scaled), int8 or GGUF formats stay quantized; each is dequantized when it is used.
         config: DiTConfig, or a dict with keys of the official config.json; None: the config.json beside the weights.
             What it does not state is inferred from the tensors (heads = dim / 128).
-        dtype: what to compute in; None: as stored, and bfloat16 for quantised files. Time embedding, modulation,
+        dtype: what to compute in; None: as stored, and bfloat16 for quantized files. Time embedding, modulation,
             norms with bias, and head are computed in float32 and keep the precision they are stored in.
         device: where the weights go. On the CPU, tensors that need no cast stay memory-mapped.
     Raises:
-        CheckpointError: damaged, incomplete, quantised in a way that only ComfyUI knows, not a transformer, or one of
+        CheckpointError: damaged, incomplete, quantized in a way that only ComfyUI knows, not a transformer, or one of
             a family that is not built here.
     """
     weights = open_part(source, "dit")
@@ -71,11 +71,11 @@ def load_text_encoder(
 
     Args:
         source: a file, a folder of shards, a state dict, or opened Weights; official, Hugging Face, ComfyUI or GGUF
-            names. Quantised matrices stay quantised, as in `load_dit`.
+            names. Quantized matrices stay quantized, as in `load_dit`.
         config: TextConfig, or a dict with the official constructor's names; the rest is inferred.
         dtype: None: as stored; weights stored in float16 compute in bfloat16, whose range umT5 needs.
     Raises:
-        CheckpointError: damaged, incomplete, quantised in a way that only ComfyUI knows, or not a umT5 encoder.
+        CheckpointError: damaged, incomplete, quantized in a way that only ComfyUI knows, or not a umT5 encoder.
     """
     weights = open_part(source, "text_encoder")
     config = infer_text(weights, config)
@@ -93,7 +93,7 @@ def open_part(source: Source, kind: str) -> Weights:
     """The part's parameters under their official names.
 
     Raises:
-        CheckpointError: another kind of file, a family that is not built here, or a quantisation that only ComfyUI
+        CheckpointError: another kind of file, a family that is not built here, or a quantization that only ComfyUI
             knows.
     """
     if isinstance(source, Mapping):
@@ -107,7 +107,7 @@ def open_part(source: Source, kind: str) -> Weights:
 
 
 def identify_part(weights: Weights, kind: str) -> Weights:
-    """The same of opened weights, quantised in whatever way: for a host that has layers for it.
+    """The same of opened weights, quantized in whatever way: for a host that has layers for it.
 
     Raises:
         CheckpointError: another kind of file, or a family that is not built here.
@@ -147,19 +147,19 @@ def _build(
     state: dict[str, Tensor] = {}
     for name in expected:
         info = weights.info[name]
-        wanted = info.dtype if keep(name) and info.dtype.itemsize >= dtype.itemsize else dtype
+        target = info.dtype if keep(name) and info.dtype.itemsize >= dtype.itemsize else dtype
         if info.qtype:
             state[name] = quantized_weight(weights, name, dtype, device)
-        elif info.dtype == wanted and device.type == "cpu":
+        elif info.dtype == target and device.type == "cpu":
             state[name] = weights.tensor(name)
         else:
-            state[name] = weights.tensor(name, transient=True).to(device, wanted)
+            state[name] = weights.tensor(name, transient=True).to(device, target)
     module.load_state_dict(state, assign=True)
     return module.eval().requires_grad_(False)
 
 
 def _compute_dtype(weights: Weights, dtype: torch.dtype | None) -> torch.dtype:
-    """The dtype that was asked for; else bfloat16 for quantised weights, and what the others are stored in."""
+    """The dtype that was asked for; else bfloat16 for quantized weights, and what the others are stored in."""
     qtypes = {info.qtype for info in weights.info.values() if info.qtype}
     dtype = dtype or (torch.bfloat16 if qtypes else main_dtype(weights))
     if any(qtype.startswith("float8") for qtype in qtypes):

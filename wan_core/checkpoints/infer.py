@@ -10,7 +10,7 @@ from ..config import DiTConfig, TextConfig, VAEConfig
 from ..errors import CheckpointError
 from .formats import Weights
 
-_QUANT_MARKERS = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")  # only quantised files have these
+_QUANT_MARKERS = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")  # only quantized files have these
 _SHORT_DTYPES = {
     torch.float32: "fp32",
     torch.float16: "fp16",
@@ -111,7 +111,7 @@ def infer_text(weights: Weights, config: TextConfig | Mapping | None = None) -> 
 
 
 def quant_marker(names: Iterable[str]) -> str | None:
-    """What among the tensor names marks a quantised file, or None."""
+    """What among the tensor names marks a quantized file, or None."""
     names = list(names)
     return next((marker for marker in _QUANT_MARKERS if any(name.endswith(marker) for name in names)), None)
 

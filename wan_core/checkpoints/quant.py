@@ -136,7 +136,7 @@ def check_quantization(weights: Weights) -> None:
 
 
 def _layer_formats(weights: Weights) -> dict[str, tuple[str, bool]]:
-    """Layer → its format, and whether its numbers are rotated, as ComfyUI's quantised files state them."""
+    """Layer → its format, and whether its numbers are rotated, as ComfyUI's quantized files state them."""
     markers = [name for name in weights if name.endswith(_LAYER_JSON)]
     try:
         if any(weights.info[name].parameters > _LONGEST_JSON for name in markers):
@@ -149,7 +149,7 @@ def _layer_formats(weights: Weights) -> dict[str, tuple[str, bool]]:
         return {layer: (quant["format"], bool(quant.get("convrot"))) for layer, quant in layers.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"{weights.source} has notes about its quantisation that cannot be read",
+            f"{weights.source} has notes about its quantization that cannot be read",
             "JSON with the format of each layer",
             "Download it again",
         ) from error

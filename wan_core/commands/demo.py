@@ -32,13 +32,13 @@ def run(options: Namespace) -> int:
     from ..pipeline import WanPipeline
     from ..pipeline.inputs import Inputs
 
-    chosen = pipeline_options(Namespace(**vars(options), **DEMO_NUMBERS))
+    generation = pipeline_options(Namespace(**vars(options), **DEMO_NUMBERS))
     with tempfile.TemporaryDirectory() as folder:
         files = open_model(demo_model("i2v-a14b" if options.image else "t2v-a14b", folder))
-        request = Inputs.resolve(files.preset, chosen).request
+        request = Inputs.resolve(files.preset, generation).request
         check_room(request, options.out)
         pipe = WanPipeline.from_files(files, torch_dtype=torch.float32)
-        make_clip(pipe, request, chosen, options.out)
+        make_clip(pipe, request, generation, options.out)
     sheet = save_sheet(read_video(options.out), Path(options.out).with_suffix(".png"))
     print(sheet.resolve())
     return OK

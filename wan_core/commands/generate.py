@@ -77,8 +77,8 @@ def run(options: Namespace) -> int:
     if options.device:
         usable_device(options.device)
     get_backend(options.attention)  # both are refused before a file is looked for
-    files, chosen = open_model(options.model), pipeline_options(options)
-    request = Inputs.resolve(files.preset, chosen).request  # refused before any weight is read
+    files, generation = open_model(options.model), pipeline_options(options)
+    request = Inputs.resolve(files.preset, generation).request  # refused before any weight is read
     check_room(request, options.out)
     pipe = WanPipeline.from_files(
         files, torch_dtype=dtype_of(options), device=options.device, attention=options.attention
@@ -88,7 +88,7 @@ def run(options: Namespace) -> int:
     for path, strength in options.lora:
         for report in pipe.load_lora(path, strength=strength):
             print(report, file=sys.stderr)
-    make_clip(pipe, request, chosen, options.out)
+    make_clip(pipe, request, generation, options.out)
     return OK
 
 
@@ -108,7 +108,7 @@ def check_room(request: Request, out: str) -> None:
     check_output(out, raw_bytes=3 * request.shape.frames * request.shape.height * request.shape.width)
 
 
-def make_clip(pipe: WanPipeline, request: Request, chosen: Options, out: str) -> None:
+def make_clip(pipe: WanPipeline, request: Request, generation: Options, out: str) -> None:
     """Generate with a progress bar that names the expert at work, then write the file and print its name."""
     from tqdm import tqdm
 
@@ -122,6 +122,6 @@ def make_clip(pipe: WanPipeline, request: Request, chosen: Options, out: str) ->
             bar.update()
             bar.set_description(names[min(i + 1, len(names) - 1)])
 
-        output = pipe.generate(replace(chosen, callback=advance))
+        output = pipe.generate(replace(generation, callback=advance))
     output.save(out)
     print(f"{Path(out).resolve()} (seed {output.request.seeds[0]})")

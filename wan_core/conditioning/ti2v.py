@@ -22,7 +22,7 @@ def first_frame(vae: WanVAE, image: Tensor) -> Tensor:
 
 
 class FirstFrameMask:
-    """The first latent frame of a TI2V-5B clip is given: its tokens are at timestep 0, and it is put back after every
+    """The first latent frame of a TI2V-5B clip is given: its tokens are at timestep 0, and it is restored after every
     step.
 
     Args:

@@ -26,7 +26,7 @@ WORTH_CHOOSING = 2**24  # multiplications of a layer, about a millisecond; below
 
 
 def suits(layer: nn.Module, x: Tensor, *others: Tensor) -> bool:
-    """Whether a layer may compute in the ways of this room: x lies on a CPU whose torch has oneDNN, and there are no
+    """Whether a layer may compute in the ways of this package: x lies on a CPU whose torch has oneDNN, and there are no
     gradients, automatic dtypes or compiler to mind.
 
     Args:

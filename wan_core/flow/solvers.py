@@ -114,7 +114,7 @@ def sample(
         solver: one of SOLVERS.
         callback: called once a step with (i, t, x, x0): the step's number, its timestep, the latent it starts
             from and the clean estimate made there. An exception raised in it ends the run.
-        pin: applied to the latent after every step, for instance to put back a given frame. The solver's own
+        pin: applied to the latent after every step, for instance to restore a given frame. The solver's own
             history is left alone, as in the official code.
     Returns:
         the latent at σ = 0, float32.

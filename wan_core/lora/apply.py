@@ -68,7 +68,7 @@ class AppliedLora:
         self._hooks.append(layer.register_forward_hook(lambda layer, given, out: out + branch(given[0])))
 
     def _replace(self, name: str, value: Tensor) -> None:
-        """A new Parameter, because the data of a quantised one cannot become a plain tensor."""
+        """A new Parameter, because the data of a quantized one cannot become a plain tensor."""
         module, _, leaf = name.rpartition(".")
         requires_grad = self._model.get_parameter(name).requires_grad
         setattr(self._model.get_submodule(module), leaf, nn.Parameter(value.detach(), requires_grad=requires_grad))
@@ -130,8 +130,8 @@ class LoraStack:
         if not isinstance(path, str | Path):
             raise InputError(f"the LoRA is a {type(path).__name__}", "the path of a LoRA file")
         weights, pair = open_weights(path), len(self._experts) == 2
-        wanted = expert or (target_expert(weights) if pair else None)
-        chosen = [wanted] if wanted in self._experts else list(self._experts)
+        target = expert or (target_expert(weights) if pair else None)
+        chosen = [target] if target in self._experts else list(self._experts)
         loras = {name: read_lora(weights, self._experts[name], name if pair else None) for name in chosen}
         for name, lora in loras.items():
             applied = AppliedLora(self._experts[name], lora, strength)

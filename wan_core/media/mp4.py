@@ -168,7 +168,7 @@ def _encode(
 def _add_sound(part: Path, audio: Sound, written: int, fps: float, scratch: Path) -> None:
     """Put sound of exactly the clip's length beside its frames, which are copied as they are.
 
-    This is a second pass: while frames come one by one nobody knows their number, and where ffmpeg itself would cut the
+    This is a second pass: while frames come one by one their number is unknown, and where ffmpeg itself would cut the
     sound depends on how fast they come.
     """
     waveform, rate = audio

@@ -31,7 +31,7 @@ class Condition:
         return t if self.first_frame is None else self.first_frame.timesteps(t, x)
 
     def constrain(self, x: Tensor) -> Tensor:
-        """The latent with a given frame put back."""
+        """The latent with a given frame restored."""
         return x if self.first_frame is None else self.first_frame.constrain(x)
 
 

@@ -51,7 +51,7 @@ class UMT5(nn.Module):
 
     def __init__(self, config: TextConfig):
         super().__init__()
-        from transformers import UMT5Config, UMT5EncoderModel  # takes two seconds: only who builds an encoder waits
+        from transformers import UMT5Config, UMT5EncoderModel  # importing it takes two seconds
 
         self.config = config
         theirs = UMT5Config(

@@ -59,7 +59,7 @@ def view(count: int, offset: int, shape: tuple, stride: tuple) -> bytes:
 
 
 def shown(offset: int, shape: tuple, stride: tuple) -> bytes:
-    """A file with eight numbers and a tensor that claims to show them."""
+    """A file with eight numbers and a tensor with this view of them."""
     return archive(view(8, offset, shape, stride), ("m/data/0", bytes(32)))
 
 
@@ -95,7 +95,7 @@ def old(count: int) -> bytes:
     )
 
 
-def tape() -> bytes:
+def tar_format() -> bytes:
     """The format before torch 0.1.10."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as file:
@@ -130,7 +130,7 @@ FILES = {
     "a directory beyond the limit": (lambda: crowded(120_000), "a directory of 6,720,000 bytes"),
     "big-endian numbers": (lambda: archive(view(8, 0, (8,), (1,)), ("m/byteorder", b"big")), "big-endian"),
     "TorchScript": (lambda: archive(EMPTY, ("m/constants.pkl", EMPTY)), "TorchScript"),
-    "a tape": (tape, "cannot be read"),
+    "the tar format": (tar_format, "cannot be read"),
     "an expanded tensor": (lambda: shown(0, (2**40,), (0,)), "more than it holds"),
     "a tensor expanded in one dimension": (lambda: shown(0, (4, 8), (0, 1)), "more than it holds"),
     "overlapping rows": (lambda: shown(0, (2, 5), (3, 1)), "more than it holds"),

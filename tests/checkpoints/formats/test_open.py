@@ -118,7 +118,7 @@ def crafted(path, header, payload=b""):
         (b'{"__metadata__": 3}', b""),
     ],
 )
-def test_headers_that_lie(tmp_path, header, payload):
+def test_headers_that_contradict_their_file(tmp_path, header, payload):
     with pytest.raises(CheckpointError, match="damaged"):
         open_weights(crafted(tmp_path / "model.safetensors", header, payload))
 
@@ -287,7 +287,7 @@ def test_what_is_no_source(source):
         load_dit(source)
 
 
-def test_an_expanded_tensor_is_not_believed(tmp_path):
+def test_an_expanded_tensor_is_refused(tmp_path):
     torch.save({"a": torch.ones(1).expand(2**30)}, tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match="more than it holds"):
         open_weights(tmp_path / "model.pth")

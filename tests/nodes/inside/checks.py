@@ -38,7 +38,7 @@ WITH_FILES = (
     solver.equals_golden,
     solver.equals_golden_first_frame,
     formats.stored_experts,
-    formats.prefixed_notes,
+    formats.prefixed_metadata,
     formats.stored_text_encoders,
     prompts.official_text,
     prompts.prompts_as_in_the_library,

@@ -15,9 +15,9 @@ def is_matrix(name, tensor):
     return "blocks." in name and tensor.ndim == 2
 
 
-def packed(state: dict, layout: str) -> tuple[dict, dict, dict | None]:
-    """(what the file holds, the same unpacked in float32, header notes)."""
-    held, unpacked, notes = dict(state), {name: t.float() for name, t in state.items()}, {}
+def quantize(state: dict, layout: str) -> tuple[dict, dict, dict | None]:
+    """(what the file holds, the same dequantized in float32, the header's metadata)."""
+    quantized, dequantized, layers = dict(state), {name: t.float() for name, t in state.items()}, {}
     kind = torch.float8_e5m2 if "e5m2" in layout else torch.float8_e4m3fn
     for name, tensor in state.items():
         if not is_matrix(name, tensor):
@@ -25,38 +25,46 @@ def packed(state: dict, layout: str) -> tuple[dict, dict, dict | None]:
         layer, tensor = name.removesuffix(".weight"), tensor.float()
         if layout == "int8":
             scale = tensor.abs().amax() / 127
-            held[name] = (tensor / scale).round().to(torch.int8)
+            quantized[name] = (tensor / scale).round().to(torch.int8)
         else:
             scale = torch.tensor(1.0) if layout.startswith("plain") else tensor.abs().amax() / torch.finfo(kind).max
-            held[name] = (tensor / scale).to(kind)
-        unpacked[name] = held[name].float() * scale
+            quantized[name] = (tensor / scale).to(kind)
+        dequantized[name] = quantized[name].float() * scale
         if layout.startswith("scaled"):
-            held[f"{layer}.scale_weight"] = scale
+            quantized[f"{layer}.scale_weight"] = scale
         elif not layout.startswith("plain"):
-            held[f"{layer}.weight_scale"] = scale
-            notes[layer] = {"format": "int8_tensorwise" if layout == "int8" else str(kind).removeprefix("torch.")}
-            notes[layer]["full_precision_matrix_mult"] = True
+            quantized[f"{layer}.weight_scale"] = scale
+            layers[layer] = {"format": "int8_tensorwise" if layout == "int8" else str(kind).removeprefix("torch.")}
+            layers[layer]["full_precision_matrix_mult"] = True
     if layout.startswith("scaled"):
-        held["scaled_fp8"] = torch.zeros(2, dtype=kind)
-    if layout == "notes in the header":
-        return held, unpacked, {"_quantization_metadata": json.dumps({"layers": notes})}
-    for layer, note in notes.items():
-        held[f"{layer}.comfy_quant"] = torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
-    return held, unpacked, None
+        quantized["scaled_fp8"] = torch.zeros(2, dtype=kind)
+    if layout == "metadata in the header":
+        return quantized, dequantized, {"_quantization_metadata": json.dumps({"layers": layers})}
+    for layer, note in layers.items():
+        quantized[f"{layer}.comfy_quant"] = torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
+    return quantized, dequantized, None
 
 
-LAYOUTS = ("plain e4m3", "plain e5m2", "scaled e4m3", "notes in tensors", "notes e5m2", "notes in the header", "int8")
+LAYOUTS = (
+    "plain e4m3",
+    "plain e5m2",
+    "scaled e4m3",
+    "metadata in tensors",
+    "metadata e5m2",
+    "metadata in the header",
+    "int8",
+)
 
 
 def stored_experts(tmp):
-    """Layout → (difference to the unpacked weights, difference to the native loader on the same file)."""
+    """Layout → (difference to the dequantized weights, difference to the native loader on the same file)."""
     load, found = part("nodes.host.loading").load_expert, {}
     state, conds = load_file(wide_pair("t2v-a14b", tmp)[0]), texts(4096)
     for layout in LAYOUTS:
-        held, unpacked, metadata = packed(state, layout)
-        files = [f"{tmp}/{layout} {which}.safetensors" for which in ("held", "unpacked")]
-        save_file({name: t.contiguous() for name, t in held.items()}, files[0], metadata)
-        save_file(unpacked, files[1])
+        quantized, dequantized, metadata = quantize(state, layout)
+        files = [f"{tmp}/{layout} {which}.safetensors" for which in ("quantized", "dequantized")]
+        save_file({name: t.contiguous() for name, t in quantized.items()}, files[0], metadata)
+        save_file(dequantized, files[1])
         ours, plain, native = (
             run(model, None, conds=conds) for model in (*map(load, files), comfy.sd.load_diffusion_model(files[0]))
         )
@@ -64,25 +72,25 @@ def stored_experts(tmp):
     return found
 
 
-def prefixed_notes(tmp):
-    """Whose layers the header names → difference to the unpacked weights, of an expert under ComfyUI's prefix."""
+def prefixed_metadata(tmp):
+    """Whose layers the header names → difference to the dequantized weights, of an expert under ComfyUI's prefix."""
     load, prefix, found = part("nodes.host.loading").load_expert, "model.diffusion_model.", {}
     state, conds = load_file(wide_pair("t2v-a14b", tmp)[0]), texts(4096)
-    held, unpacked, metadata = packed(state, "notes in the header")
+    quantized, dequantized, metadata = quantize(state, "metadata in the header")
     (key,) = metadata
     layers = json.loads(metadata[key])["layers"]
-    save_file(unpacked, f"{tmp}/unpacked.safetensors")
-    plain = run(load(f"{tmp}/unpacked.safetensors"), None, conds=conds)
+    save_file(dequantized, f"{tmp}/dequantized.safetensors")
+    plain = run(load(f"{tmp}/dequantized.safetensors"), None, conds=conds)
     for whose, before in (("the checkpoint's", prefix), ("the model's", "")):
-        notes = json.dumps({"layers": {before + layer: note for layer, note in layers.items()}})
-        file = f"{tmp}/{whose} notes.safetensors"
-        save_file({prefix + name: t.contiguous() for name, t in held.items()}, file, {key: notes})
+        stated = json.dumps({"layers": {before + layer: note for layer, note in layers.items()}})
+        file = f"{tmp}/{whose} metadata.safetensors"
+        save_file({prefix + name: t.contiguous() for name, t in quantized.items()}, file, {key: stated})
         found[whose] = difference(run(load(file), None, conds=conds), plain)
     return found
 
 
 def gguf_experts():
-    """An expert in GGUF: against the same weights unpacked; with a LoRA; and what is left in the model afterwards."""
+    """An expert in GGUF: against the same weights dequantized; with a LoRA; and the model afterwards."""
     load, quant = part("nodes.host.loading").load_expert, part("wan_core.checkpoints.quant")
     model, plain = load(f"{STORED}/high.gguf"), load(f"{STORED}/high.safetensors")
     found = {"plain": difference(run(model, None), run(plain, None))}
@@ -98,27 +106,27 @@ def gguf_experts():
     found["lora"], found["lora changes"] = difference(*results), difference(results[0], before)
     found["after"] = difference(run(model, None), before)
     weight = model.model.diffusion_model.blocks[0].self_attn.q.weight
-    found["still packed"] = isinstance(weight, quant.QuantizedTensor)
+    found["still quantized"] = isinstance(weight, quant.QuantizedTensor)
     found["bytes"] = [model.model_size(), plain.model_size()]
     return found
 
 
 def stored_text_encoders(tmp):
-    """Layout → largest difference to the unpacked encoder, relative to its largest value."""
+    """Layout → largest difference to the dequantized encoder, relative to its largest value."""
     load, found = part("nodes.host.text").load_clip, {}
     path = next((Path(MODELS) / "text_encoders" / "t2v-a14b").glob("*.safetensors"))
     state = load_file(path)
-    for layout in ("plain e4m3", "scaled e4m3", "notes in tensors", "notes in the header"):
-        prefix = "text_encoders.umt5xxl.transformer." if layout == "notes in the header" else ""
+    for layout in ("plain e4m3", "scaled e4m3", "metadata in tensors", "metadata in the header"):
+        prefix = "text_encoders.umt5xxl.transformer." if layout == "metadata in the header" else ""
         names = {name: name.replace("encoder.block.", "encoder.blocks.") for name in state}
-        held, unpacked, metadata = packed(
+        quantized, dequantized, metadata = quantize(
             {names[name]: t for name, t in state.items() if name != "spiece_model"}, layout
         )
-        notes = metadata and {
+        header = metadata and {
             key: text.replace("encoder.blocks.", f"{prefix}encoder.block.") for key, text in metadata.items()
         }
-        files = [f"{tmp}/{layout} text {which}.safetensors" for which in ("held", "unpacked")]
-        for content, file in zip((held, unpacked), files, strict=True):
+        files = [f"{tmp}/{layout} text {which}.safetensors" for which in ("quantized", "dequantized")]
+        for content, file in zip((quantized, dequantized), files, strict=True):
             content = {
                 prefix + name.replace("encoder.blocks.", "encoder.block."): t.contiguous()
                 for name, t in content.items()
@@ -127,7 +135,7 @@ def stored_text_encoders(tmp):
                 name: t.to(torch.bfloat16) if t.dtype == torch.float32 and "scale" not in name else t
                 for name, t in content.items()
             }
-            save_file(content | {"spiece_model": state["spiece_model"]}, file, notes if file == files[0] else None)
+            save_file(content | {"spiece_model": state["spiece_model"]}, file, header if file == files[0] else None)
         found[layout] = _text_difference(*(load(file) for file in files))
     found["gguf"] = _text_difference(load(f"{STORED}/umt5.gguf"), load(f"{STORED}/umt5.safetensors"))
     return found

@@ -37,9 +37,9 @@ class Bench:
     def merged(self, kind, deltas):
         """The pair with {expert: {parameter: change}} added to the weights in the files."""
         paths = []
-        for who, state in self.states.items():
-            paths.append(self.tmp / f"merged_{who}.safetensors")
-            save_file(state | {name: state[name] + delta for name, delta in deltas[who].items()}, paths[-1])
+        for expert, state in self.states.items():
+            paths.append(self.tmp / f"merged_{expert}.safetensors")
+            save_file(state | {name: state[name] + delta for name, delta in deltas[expert].items()}, paths[-1])
         if kind == "ours":
             return part("nodes.host.loading").load_pair(*map(str, paths))
         return [comfy.sd.load_diffusion_model(str(path)) for path in paths]
@@ -71,11 +71,11 @@ def lora_pairs(tmp):
     parts, others = (lora_files.halves(bench.states["high"], seed=seed) for seed in (0, 7))
     for layout in lora_files.LAYOUTS:
         state, scale = lora_files.written(layout, parts)
-        deltas = {who: low_rank(parts, scale, STRENGTHS[who]) for who in EXPERTS}
+        deltas = {expert: low_rank(parts, scale, STRENGTHS[expert]) for expert in EXPERTS}
         found[layout] = bench.compare([(bench.file(state), STRENGTHS["high"], STRENGTHS["low"])], deltas)
 
     state, changes = lora_files.whole(bench.states["high"])
-    deltas = {who: {name: STRENGTHS[who] * change for name, change in changes.items()} for who in EXPERTS}
+    deltas = {expert: {name: STRENGTHS[expert] * change for name, change in changes.items()} for expert in EXPERTS}
     found["whole tensors"] = bench.compare([(bench.file(state), STRENGTHS["high"], STRENGTHS["low"])], deltas)
 
     one, other = lora_files.written("lightx2v", parts), lora_files.written("kohya", others)

@@ -186,11 +186,12 @@ def step_caches():
     found, numbers = {}, dict(solver="euler", schedule="simple", steps=20, shift=8.0, cfg=(1.0, 1.0))
     calls = {}
 
-    def count(who):
-        return lambda *_: calls.__setitem__(who, calls[who] + 1)
+    def count(expert):
+        return lambda *_: calls.__setitem__(expert, calls[expert] + 1)
 
     handles = [
-        m.model.diffusion_model.blocks[0].register_forward_hook(count(who)) for who, m in (("high", high), ("low", low))
+        m.model.diffusion_model.blocks[0].register_forward_hook(count(expert))
+        for expert, m in (("high", high), ("low", low))
     ]
     for name, node in (
         ("none", None),

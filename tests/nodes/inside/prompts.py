@@ -67,7 +67,7 @@ def weighted_prompt():
 
 
 def text_encoder_bytes():
-    """Bytes that ComfyUI counts over those of the file, and whether the GGUF one is still packed."""
+    """Bytes that ComfyUI counts over those of the file, and whether the GGUF one is still quantized."""
     files = [f"{STORED}/umt5.safetensors", f"{STORED}/umt5.gguf"]
     clips = [part("nodes.host.text").load_clip(file) for file in files]
     weight = clips[1].cond_stage_model.umt5xxl.transformer.encoder.block[0].layer[0].SelfAttention.q.weight
@@ -75,5 +75,5 @@ def text_encoder_bytes():
         "share": [
             clip.patcher.model_size() / Path(file).stat().st_size for clip, file in zip(clips, files, strict=True)
         ],
-        "packed": isinstance(weight, part("wan_core.checkpoints.quant").QuantizedTensor),
+        "quantized": isinstance(weight, part("wan_core.checkpoints.quant").QuantizedTensor),
     }

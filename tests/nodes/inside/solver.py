@@ -90,7 +90,7 @@ def equals_golden(tmp):
 
 
 def equals_golden_first_frame(tmp):
-    """The recorded official TI2V-5B run, whose first frame is given by a noise mask and put back after every step."""
+    """The recorded official TI2V-5B run, whose first frame is given by a noise mask and restored after every step."""
     config, tensors, paths = recording("ti2v_e2e", tmp, dit="w.dit.")
     model, host, space = part("nodes.host.loading").load_expert(*paths), part("nodes.host.sampling"), Wan22()
     samples, mask = torch.zeros_like(tensors["in.noise"])[None], torch.ones(1, 1, *tensors["in.noise"].shape[1:])
@@ -190,13 +190,13 @@ def nothing_is_left_behind():
     """Interrupt and shortage in either expert: no patcher stays in use, and the next run gives the same numbers."""
     (high, low), _ = pair()
     reference, left = run(high, low), []
-    for who in (high, low):
+    for expert in (high, low):
         for error in (comfy.model_management.InterruptProcessingException, torch.OutOfMemoryError):
 
             def fail(*args, error=error):
                 raise error("now")
 
-            handle = who.model.diffusion_model.blocks[1].register_forward_pre_hook(fail)
+            handle = expert.model.diffusion_model.blocks[1].register_forward_pre_hook(fail)
             try:
                 run(high, low)
                 left.append("no error")

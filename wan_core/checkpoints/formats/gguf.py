@@ -1,6 +1,6 @@
 """GGUF files: one bounded pass over the header; the tensors are memory-mapped by `Weights`.
 
-Source: docs/gguf.md of ggml. The `gguf` package is not used because it trusts what a header claims.
+Source: docs/gguf.md of ggml. The `gguf` package is not used because it trusts what a header states.
 """
 
 import functools
