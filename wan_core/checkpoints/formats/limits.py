@@ -1,4 +1,4 @@
-"""Upper limits that no weight file of this model family comes near, checked before what a header states costs memory."""
+"""Upper limits that no weight file of this family comes near, checked before what a header states costs memory."""
 
 import math
 
