@@ -1,6 +1,7 @@
 """The pack as its users meet it: a ComfyUI server, its API, and files in its output folder."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -459,6 +460,11 @@ def test_the_queue_client_repeats_what_the_server_says(server, tmp_path):
     assert run.returncode == 1 and "value_smaller_than_min" in run.stderr
     run = subprocess.run([*command, "127.0.0.1:9"], capture_output=True, text=True, timeout=60)
     assert run.returncode == 1 and "No ComfyUI answers" in run.stderr
+
+
+def test_tests_of_one_server_share_a_process(server, request):
+    """pytest-xdist names a group behind an @; where it does not, every process would start what one has started."""
+    assert "PYTEST_XDIST_WORKER" not in os.environ or request.node.nodeid.endswith("@server")
 
 
 def test_the_pack_imports_quickly(comfyui):
