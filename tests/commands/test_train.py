@@ -1,5 +1,6 @@
 import importlib.util
 import random
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from scripts.demo_model.clips import SCENES, clip
 from scripts.demo_model.text import captions
 from tests.support.layouts import write_comfyui_folder, write_gguf_folder
+from tests.support.small_clips import picture
 from wan_core.checkpoints import load_dit, load_vae
 from wan_core.cli import BAD_INPUT, BAD_MODEL, OK, main
 from wan_core.testing import tiny_preset
@@ -109,6 +111,20 @@ def test_clips_need_captions(official_folder, tmp_path, capfd):
     (tmp_path / "data" / "a.png").write_bytes(b"")
     assert main(arguments) == BAD_INPUT
     assert "a.png has no caption" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["t2v-a14b", "i2v-a14b"])
+def test_images_train_alone_and_not_among_clips(official_folder, clips, tmp_path, capfd, model):
+    data = tmp_path / "data"
+    shutil.copytree(clips, data)
+    picture().save(data / "picture.png")
+    (data / "picture.txt").write_text("a picture")
+    arguments = ["train", "expert", str(official_folder(model)), str(data), "--out", str(tmp_path), "--expert", "low"]
+    assert main([*arguments, *NUMBERS]) == BAD_INPUT
+    assert "picture.png is an image among clips of 5 frames" in capfd.readouterr().err
+    for clip_file in data.glob("*.mp4"):
+        clip_file.unlink()
+    assert main([*arguments, *NUMBERS]) == OK
 
 
 @pytest.mark.slow

@@ -103,14 +103,25 @@ def encode_folder(
 def _encode_clips(
     clips: Sequence[Path], model: ModelFiles, shape: VideoShape, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """(latents, y) as in LatentDataset."""
+    """(latents, y) as in LatentDataset.
+
+    Raises:
+        InputError: images among clips of several frames.
+    """
+    images = [file for file in clips if file.suffix.lower() in IMAGES]
+    if shape.frames > 1 and 0 < len(images) < len(clips):
+        raise InputError(
+            f"{images[0].name} is an image among clips of {shape.frames} frames",
+            "clips alone, or images alone",
+            "Put the images into a folder of their own, or pass --frames 1",
+        )
     vae = load_vae(model.vae, model.preset.vae, device=device)
     latents, y = [], []
     for file in clips:
         clip = read_clip(file, shape.frames, shape.height, shape.width).to(device)
         latents.append(vae.encode(clip[None]).cpu())
         if model.preset.task == "i2v":
-            y.append(image_to_video(vae, clip[:, 0], shape.frames).cpu())
+            y.append(image_to_video(vae, clip[:, 0], clip.shape[1]).cpu())
     return torch.cat(latents), torch.cat(y) if y else None
 
 
