@@ -3,24 +3,18 @@
 import pytest
 import torch
 
-from wan_core.config import DiTConfig
+from tests.support.latents import CONFIG, random_dataset
 from wan_core.dit import WanDiT
 from wan_core.errors import InputError
 from wan_core.lora import AppliedLora, add_lora, read_lora, save_lora
 from wan_core.lora.train import lora_state
-from wan_core.training.data import LatentDataset
 from wan_core.training.expert import NoiseRange, new_expert, train_expert
 from wan_core.training.run import RunConfig, TrainingRun
-
-CONFIG = DiTConfig(dim=128, ffn_dim=64, heads=1, layers=2, text_dim=16)
 
 
 @pytest.fixture
 def data():
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(4, 16, 2, 4, 4, generator=generator)
-    texts = [torch.randn(n, 16, generator=generator) for n in (1, 3, 5, 2, 4, 6)]
-    return LatentDataset(latents, texts, [[2], [3], [4], [5]], [0, 1])
+    return random_dataset()
 
 
 def test_lora_starts_without_effect_and_merges_as_it_is_written(tmp_path, data):
