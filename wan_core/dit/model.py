@@ -192,7 +192,7 @@ class WanDiT(nn.Module):
         )
 
     def embed_image(self, text: Tensor, image: Tensor | None) -> list[CrossAttnKV]:
-        """Keys and values of every block's image branch: of an image (B, n, image_dim), of the text where there is none.
+        """Keys and values of every block's image branch: of an image (B, n, image_dim) or, without one, of the text.
 
         The latter is what ComfyUI does; the official code always has an image.
         """
