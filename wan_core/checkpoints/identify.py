@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,9 +12,11 @@ from ..conditioning import image_to_video
 from ..dit import WanDiT
 from ..flow import flow_loss, interpolate, training_timesteps
 from ..vae import WanVAE
+from .formats import Weights
 
 _LOW, _HIGH = (0.1, 0.2, 0.3, 0.5, 0.7), (0.92, 0.96)  # noise levels on the two sides of every release's boundary
 _FRAMES, _SIZE = 17, 64
+COMPARED = 4096  # bytes of each tensor that tell one expert from another
 _TITLES = ("title", "name", "description")  # where trainers and converters write names into headers
 
 
@@ -30,12 +33,44 @@ def expert_from_name(name: str, metadata: Mapping[str, str]) -> str | None:
         name: of its file or folder.
         metadata: of its header, which is asked where the name does not tell.
     """
-    titles = " ".join(value for key, value in metadata.items() if key.endswith(_TITLES))
-    for text in (name, titles):
+    for text in (name, _titles(metadata)):
         words = [word for word in ("high", "low") if mentions(word, text)]
         if len(words) == 1:
             return words[0]
     return None
+
+
+def warn_of_title(expert: Weights, place: str) -> None:
+    """Warn where the header's title says another expert than the place, "high" or "low", that its name gave it."""
+    said = expert_from_name("", expert.metadata)
+    if said not in (None, place):
+        logging.getLogger(__name__).warning(
+            "%s is taken for the %s-noise expert, as its name or its place says; its header says %s noise (%r)",
+            Path(expert.source).name,
+            place,
+            said,
+            _titles(expert.metadata)[:200],
+        )
+
+
+def same_weights(first: Weights, second: Weights) -> bool:
+    """Whether two transformers are one and the same, as far as the first bytes of every tensor tell.
+
+    The experts of a release differ in the first tensor that is looked at, so of a pair almost nothing is read.
+    """
+    shapes = [{name: (info.dtype, info.shape) for name, info in weights.info.items()} for weights in (first, second)]
+    return shapes[0] == shapes[1] and all(
+        torch.equal(_first_bytes(first, name), _first_bytes(second, name)) for name in first
+    )
+
+
+def _first_bytes(weights: Weights, name: str) -> Tensor:
+    tensor = weights.tensor(name, transient=True)
+    return tensor.flatten()[: COMPARED // tensor.itemsize].contiguous().view(torch.uint8)
+
+
+def _titles(metadata: Mapping[str, str]) -> str:
+    return " ".join(value for key, value in metadata.items() if key.endswith(_TITLES))
 
 
 def identify_experts(first: WanDiT, second: WanDiT, vae: WanVAE, names: tuple[str, str]) -> tuple[WanDiT, WanDiT]:
