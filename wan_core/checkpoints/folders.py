@@ -82,7 +82,7 @@ def holds_part(folder: Path, open_once: Open) -> bool:
     Raises:
         CheckpointError: a folder that no model lies in; see `weights_below`.
     """
-    if any((folder / name).exists() for name in _WHOLE) or _named(folder, _OFFICIAL_TEXT):
+    if _named(folder, (*_WHOLE, *_OFFICIAL_TEXT)):
         return False
     if find_index(folder) is not None:
         return True
@@ -93,7 +93,7 @@ def holds_part(folder: Path, open_once: Open) -> bool:
 
 
 def _named(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    return [path for pattern in patterns for path in listed(folder) if fnmatchcase(path.name, pattern)]
+    return [path for path in listed(folder) if any(fnmatchcase(path.name, pattern) for pattern in patterns)]
 
 
 def _official(folder: Path) -> ModelFolder:

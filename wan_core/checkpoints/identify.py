@@ -1,15 +1,19 @@
 """Which of two experts is which: as names or metadata say, else as their predictions suggest."""
 
 import logging
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from ..conditioning import image_to_video
 from ..dit import WanDiT
+from ..errors import CheckpointError
 from ..flow import flow_loss, interpolate, training_timesteps
 from ..vae import WanVAE
 from .formats import Weights
@@ -57,16 +61,34 @@ def same_weights(first: Weights, second: Weights) -> bool:
     """Whether two transformers are one and the same, as far as the first bytes of every tensor tell.
 
     The experts of a release differ in the first tensor that is looked at, so of a pair almost nothing is read.
+
+    Raises:
+        CheckpointError: a file that has gone since it was opened.
     """
     shapes = [{name: (info.dtype, info.shape) for name, info in weights.info.items()} for weights in (first, second)]
-    return shapes[0] == shapes[1] and all(
-        torch.equal(_first_bytes(first, name), _first_bytes(second, name)) for name in first
-    )
+    if shapes[0] != shapes[1]:
+        return False
+    try:
+        return all(map(operator.eq, _first_bytes(first, shapes[0]), _first_bytes(second, shapes[0])))
+    except OSError as error:
+        raise CheckpointError(
+            f"{first.source} or {second.source} can no longer be read ({error.strerror})", "the files as they were"
+        ) from error
 
 
-def _first_bytes(weights: Weights, name: str) -> Tensor:
-    tensor = weights.tensor(name, transient=True)
-    return tensor.flatten()[: COMPARED // tensor.itemsize].contiguous().view(torch.uint8)
+def _first_bytes(weights: Weights, names: Iterable[str]) -> Iterator[bytes]:
+    """Of each tensor, as it is stored; every file is opened once."""
+    with ExitStack() as stack:
+        files: dict[Path, BinaryIO] = {}
+        for name in names:
+            info = weights.info[name]
+            if info.file is None:
+                yield weights.tensor(name).flatten()[:COMPARED].contiguous().view(torch.uint8).numpy().tobytes()
+                continue
+            if info.file not in files:
+                files[info.file] = stack.enter_context(info.file.open("rb", buffering=0))
+            files[info.file].seek(info.offset)
+            yield files[info.file].read(min(info.nbytes, COMPARED))
 
 
 def _titles(metadata: Mapping[str, str]) -> str:

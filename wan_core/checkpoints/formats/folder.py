@@ -170,6 +170,7 @@ def _rank(file: Path) -> tuple[bool, bool, bool]:
 
 def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
     try:
+        (folder / "..").stat()  # refused where the names may be read and the files may not
         with os.scandir(folder) as entries:
             yield from (entry for entry in entries if not entry.name.startswith("."))
     except OSError as error:
