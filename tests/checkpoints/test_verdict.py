@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.support.layouts import huggingface_text_encoder, write_comfyui_folder
+import wan_core
+from tests.support.layouts import huggingface_text_encoder, write_comfyui_folder, write_gguf
 from tests.support.sparse import write_sparse
 from wan_core import WanPipeline
 from wan_core.checkpoints import inspect, load_dit, load_text_encoder, load_vae, open_model
@@ -100,6 +101,10 @@ REFUSED = {
     "a scale of another size": Refused(
         lambda s: s | {"blocks.0.ffn.0.scale_weight": torch.ones(7)}, "7 scales for blocks.0.ffn.0.weight"
     ),
+    "whole numbers": Refused(
+        lambda s: s | {"time_embedding.0.weight": s["time_embedding.0.weight"].int()},
+        "stores time_embedding.0.weight as int32 without a scale",
+    ),
     "a tensor less": Refused(lambda s: without(s, "blocks.1.norm3.bias"), "lacks 1 of .*blocks.1.norm3.bias"),
     "a block less in the middle": Refused(
         lambda s: {name.replace("blocks.1.", "blocks.5."): t for name, t in s.items()}, "lacks .*blocks.1."
@@ -150,17 +155,34 @@ def test_the_same_folder_is_approved_before_it_is_changed(single_files):
     WanPipeline.from_pretrained(single_files)
 
 
-@pytest.mark.parametrize("layout", ["ComfyUI", "official"])
-def test_a_model_without_its_tokenizer(single_files, official_folder, tmp_path, layout):
-    if layout == "ComfyUI":
-        folder = shutil.copytree(single_files, tmp_path / "model")
-        (file,) = (folder / "text_encoders").iterdir()
-        save_file(without(load_file(file), "spiece_model"), file)
-    else:
-        folder = shutil.copytree(official_folder(), tmp_path / "model")
+@pytest.mark.parametrize("layout", ["ComfyUI", "GGUF", "official"])
+def test_a_model_without_its_tokenizer(single_files, official_folder, tmp_path, layout, capfd):
+    """Nothing is encoded for training before it is missed."""
+    folder = shutil.copytree(official_folder() if layout == "official" else single_files, tmp_path / "model")
+    if layout == "official":
         (folder / "google" / "umt5-xxl" / "spiece.model").unlink()
+    else:
+        (file,) = (folder / "text_encoders").iterdir()
+        state = without(load_file(file), "spiece_model")
+        file.unlink()
+        if layout == "ComfyUI":
+            save_file(state, file)
+        else:
+            write_gguf(file.with_suffix(".gguf"), state, lambda name, tensor: "F32", "t5encoder")
     errors = {error_of(use, folder) for use in (inspect, open_model, WanPipeline.from_pretrained)}
+    arguments = ["lora", str(folder), str(tmp_path), "--out", str(tmp_path / "out"), "--expert", "high"]
+    assert main(["train", *arguments]) == BAD_MODEL
+    errors.add(capfd.readouterr().err.removeprefix("error: ").strip())
     assert len(errors) == 1 and "no tokenizer" in errors.pop()
+
+
+def test_every_tokenizer_comes_through_one_door():
+    """A folder, a file of ComfyUI's and GGUF are told apart in one place; who opens one himself forgets one of them."""
+    package = Path(wan_core.__file__).parent
+    doors = [path for path in package.rglob("*.py") if "Tokenizer.from_" in path.read_text("utf-8")]
+    assert [path.relative_to(package).as_posix() for path in doors if path.parent.name != "text"] == [
+        "checkpoints/tokenizer.py"
+    ]
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -137,8 +137,14 @@ def check_quantization(weights: Weights) -> None:
 def check_scales(weights: Weights) -> None:
     """
     Raises:
-        CheckpointError: a scale that is neither one number nor one for each row of its weight.
+        CheckpointError: a scale that is neither one number nor one for each row of its weight; whole numbers without one.
     """
+    whole = next((name for name, t in weights.info.items() if not (t.qtype or t.dtype.is_floating_point)), None)
+    if whole is not None:
+        dtype = str(weights.info[whole].dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{weights.source} stores {whole} as {dtype} without a scale", "floating-point numbers", "Download it again"
+        )
     for name, scale in weights.scales.items():
         shape = weights.info[name].shape
         if scale.numel() not in (1, *shape[:1]):

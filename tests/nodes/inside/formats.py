@@ -102,7 +102,7 @@ PACKED = {
 
 
 def packed_experts(tmp):
-    """Format that ComfyUI alone dequantizes → (difference to the native loader on the same file, and to the original)."""
+    """Format that ComfyUI alone dequantizes → differences to the native loader on the same file and to the original."""
     load, found = part("nodes.host.loading").load_expert, {}
     (file, _), conds = wide_pair("t2v-a14b", tmp), texts(4096)
     original = run(load(file), None, conds=conds)
