@@ -20,6 +20,21 @@ def test_names_of_files_that_are_not_there(server, name):
     assert f"{name} is not in the folder models/diffusion_models" in json.dumps(answer)
 
 
+def test_what_macos_leaves_beside_every_file_is_no_choice(server):
+    models = server.base / "models"
+    for folder, kind, key in (
+        ("diffusion_models", "Wan22ExpertLoader", "high_noise"),
+        ("vae", "Wan22VAELoader", "vae_name"),
+        ("text_encoders", "Wan22TextEncoderLoader", "text_encoder"),
+    ):
+        for name in ("._mac.safetensors", "._mac.gguf", "mac.safetensors"):
+            (models / folder / name).write_bytes(b"\0")
+        choices = json.dumps(server.get(f"/object_info/{kind}")[kind]["input"]["required"][key])
+        assert "mac.safetensors" in choices and "._mac" not in choices
+        for name in ("._mac.safetensors", "._mac.gguf", "mac.safetensors"):
+            (models / folder / name).unlink()
+
+
 def test_slots_that_one_name_or_the_metadata_say_are_wrong(server, official_folder):
     folder = server.base / "models" / "diffusion_models" / "slots"
     folder.mkdir()

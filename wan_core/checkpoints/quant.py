@@ -137,7 +137,7 @@ def check_quantization(weights: Weights) -> None:
 def check_scales(weights: Weights) -> None:
     """
     Raises:
-        CheckpointError: a scale that is neither one number nor one for each row of its weight; whole numbers without one.
+        CheckpointError: whole numbers without a scale, or a scale that is neither one number nor one for each row.
     """
     whole = next((name for name, t in weights.info.items() if not (t.qtype or t.dtype.is_floating_point)), None)
     if whole is not None:
