@@ -4,19 +4,17 @@ import logging
 import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from ..conditioning import image_to_video
 from ..dit import WanDiT
-from ..errors import CheckpointError
 from ..flow import flow_loss, interpolate, training_timesteps
 from ..vae import WanVAE
 from .formats import Weights
+from .formats.mmap import read_bytes
 
 _LOW, _HIGH = (0.1, 0.2, 0.3, 0.5, 0.7), (0.92, 0.96)  # noise levels on the two sides of every release's boundary
 _FRAMES, _SIZE = 17, 64
@@ -58,37 +56,26 @@ def warn_of_title(expert: Weights, place: str) -> None:
 
 
 def same_weights(first: Weights, second: Weights) -> bool:
-    """Whether two transformers are one and the same, as far as the first bytes of every tensor tell.
+    """Whether the files of two transformers hold the same, as far as the first bytes of every tensor tell.
 
     The experts of a release differ in the first tensor that is looked at, so of a pair almost nothing is read.
 
     Raises:
-        CheckpointError: a file that has gone since it was opened.
+        CheckpointError: a file has been removed since it was opened.
     """
     shapes = [{name: (info.dtype, info.shape) for name, info in weights.info.items()} for weights in (first, second)]
-    if shapes[0] != shapes[1]:
+    if shapes[0] != shapes[1] or "memory" in (first.format, second.format):
         return False
-    try:
-        return all(map(operator.eq, _first_bytes(first, shapes[0]), _first_bytes(second, shapes[0])))
-    except OSError as error:
-        raise CheckpointError(
-            f"{first.source} or {second.source} can no longer be read ({error.strerror})", "the files as they were"
-        ) from error
+    starts = (read_bytes(_first_bytes(weights, shapes[0])) for weights in (first, second))
+    return all(map(operator.eq, *starts))
 
 
-def _first_bytes(weights: Weights, names: Iterable[str]) -> Iterator[bytes]:
-    """Of each tensor, as it is stored; every file is opened once."""
-    with ExitStack() as stack:
-        files: dict[Path, BinaryIO] = {}
-        for name in names:
-            info = weights.info[name]
-            if info.file is None:
-                yield weights.tensor(name).flatten()[:COMPARED].contiguous().view(torch.uint8).numpy().tobytes()
-                continue
-            if info.file not in files:
-                files[info.file] = stack.enter_context(info.file.open("rb", buffering=0))
-            files[info.file].seek(info.offset)
-            yield files[info.file].read(min(info.nbytes, COMPARED))
+def _first_bytes(weights: Weights, names: Iterable[str]) -> Iterator[tuple[Path, int, int]]:
+    """Where the first bytes of each tensor are."""
+    for name in names:
+        info = weights.info[name]
+        if info.file is not None:
+            yield info.file, info.offset, min(info.nbytes, COMPARED)
 
 
 def _titles(metadata: Mapping[str, str]) -> str:
