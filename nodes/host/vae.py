@@ -10,8 +10,8 @@ import comfy.sd
 import comfy.utils
 import torch
 
-from ...wan_core.checkpoints.formats import from_state_dict
-from ...wan_core.checkpoints.infer import infer_vae
+from ...wan_core.checkpoints.build import check_part
+from ...wan_core.checkpoints.formats import open_weights
 from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.config import VAEConfig
 from ...wan_core.cpu.vae import CPU_LAYERS, CpuCausalConv3d, CpuConv2d
@@ -122,10 +122,10 @@ class RawVAE:
 
 def load_vae(path: str) -> ComfyVAE:
     """A VAE from a file of any naming; CheckpointError where it is no Wan VAE."""
-    state, _ = load_file(path)
-    names = to_official("vae", state, path)
-    state = {ours: state[theirs] for ours, theirs in names.items()}
-    return ComfyVAE(state, infer_vae(from_state_dict(state, path)))
+    weights = open_weights(path)
+    config = check_part(weights, "vae", in_comfyui=True).config
+    state, _ = load_file(weights)
+    return ComfyVAE({ours: state[theirs] for ours, theirs in to_official("vae", state, path).items()}, config)
 
 
 def stream_decode(vae, latents: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Which model of the Wan family a transformer is: one table, read from top to bottom.
+"""Which model of the Wan family a transformer is, and which T5 a text encoder: tables, read from top to bottom.
 
 Source: the modules that Wan2.1, Wan2.2, VideoX-Fun and their relatives add to the plain transformer.
 """
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from ..config import DiTConfig, presets_like
 from ..errors import CheckpointError
 
+FOREIGN_FIX = "Load it in ComfyUI with Load Diffusion Model; the Wan 2.2 sampler takes its MODEL"
+
 
 @dataclass(frozen=True)
 class Family:
@@ -17,24 +19,24 @@ class Family:
 
     Attributes:
         tensors: official names that tell the family, any of them; a name that ends with a dot stands for all below it.
-        lacks: a tensor that this family does not have.
+        lacks: tensors of which this family has none.
         header: pattern of the `config` in the file's header, where no tensor tells.
-        loads: whether `load_dit` builds it.
+        loads: whether it is built here.
         needed, fix: of the error for a family that it does not build.
     """
 
     name: str
     tensors: tuple[str, ...] = ()
-    lacks: str | None = None
+    lacks: tuple[str, ...] = ()
     header: str = ""
     loads: bool = False
     needed: str = "a text-to-video, image-to-video, TI2V-5B, VACE or Fun-Control model of Wan"
-    fix: str = "Load it in ComfyUI with Load Diffusion Model; the Wan 2.2 sampler takes its MODEL"
+    fix: str = FOREIGN_FIX
 
     def matches(self, names: set[str], metadata: Mapping[str, str]) -> bool:
         return (
             (not self.tensors or any(_has(names, tensor) for tensor in self.tensors))
-            and self.lacks not in names
+            and names.isdisjoint(self.lacks)
             and re.search(self.header, metadata.get("config", "")) is not None
         )
 
@@ -51,7 +53,7 @@ FAMILIES = (
     Family(
         "a VACE branch without its transformer",
         ("vace_patch_embedding.weight",),
-        lacks="head.modulation",
+        lacks=("head.modulation",),
         needed="a whole VACE model",
         fix="Use a file that holds both, such as wan2.2_fun_vace_high_noise_14B_bf16",
     ),
@@ -72,19 +74,31 @@ FAMILIES = (
 )
 
 
-def family_of(names: Iterable[str], metadata: Mapping[str, str]) -> Family:
-    """The family of a transformer, from the official names of its tensors and the metadata of its header."""
+TEXT_FAMILIES = (
+    Family(
+        "a T5 encoder with one position table, not umT5",
+        ("blocks.2.attn.q.weight",),
+        lacks=("blocks.1.pos_embedding.embedding.weight", "blocks.2.pos_embedding.embedding.weight"),
+        needed="umT5, which has a position table in every block",
+        fix="Use umt5_xxl_fp16.safetensors from Comfy-Org, or the text encoder of an official folder",
+    ),
+    Family("umT5", loads=True),
+)
+_TABLES = {"dit": FAMILIES, "text_encoder": TEXT_FAMILIES}
+
+
+def family_of(names: Iterable[str], metadata: Mapping[str, str], kind: str = "dit") -> Family:
+    """The family of a part, from the official names of its tensors and the metadata of its header."""
     names = set(names)
-    return next(family for family in FAMILIES if family.matches(names, metadata))
+    return next(family for family in _TABLES[kind] if family.matches(names, metadata))
 
 
-def check_family(names: Iterable[str], metadata: Mapping[str, str], source: str) -> None:
+def check_family(kind: str, names: Iterable[str], metadata: Mapping[str, str], source: str) -> None:
     """
     Raises:
-        CheckpointError: a transformer of a family that is not built here.
+        CheckpointError: a part of a family that is not built here.
     """
-    family = family_of(names, metadata)
-    if not family.loads:
+    if kind in _TABLES and not (family := family_of(names, metadata, kind)).loads:
         raise family.refusal(source)
 
 

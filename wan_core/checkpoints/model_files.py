@@ -6,11 +6,12 @@ from pathlib import Path
 
 from ..config import DiTConfig, Preset, VAEConfig, preset_for
 from ..errors import CheckpointError
-from .build import open_part, sibling_config
+from .build import Part, check_part
 from .families import describe_dit
 from .folders import ModelFolder, find_parts
 from .formats import Weights, open_weights
-from .infer import infer_dit, infer_text, infer_vae
+from .identify import COMPARED, same_weights, warn_of_title
+from .tokenizer import check_tokenizer
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class ModelFiles:
 
 
 def open_model(path: str | Path) -> ModelFiles:
-    """Find, open, identify and check every part of a model. Reads headers, never a weight.
+    """Find, open, identify and check every part of a model.
+
+    Reads headers, and of two experts the first bytes of tensors until one differs.
 
     Args:
         path: official folder, diffusers folder, or a folder of ComfyUI single files.
@@ -52,17 +55,20 @@ def open_model(path: str | Path) -> ModelFiles:
     paths = find_parts(path, open_once)
     vae, text_encoder = open_once(paths.vae), open_once(paths.text_encoder)
     high, low = open_once(paths.high), open_once(paths.low) if paths.low else None
-    dit, vae_config = _dit_config(high), infer_vae(open_part(vae, "vae"))
-    text_config = infer_text(open_part(text_encoder, "text_encoder"))
+    tokenizer = text_encoder if paths.tokenizer == paths.text_encoder else paths.tokenizer
+    dit = check_part(high, "dit")
     if low is not None:
-        check_pair(high, dit, low, _dit_config(low))
-    _check_vae(dit, vae, vae_config)
-    if dit.text_dim != text_config.dim:
+        check_pair(dit, check_part(low, "dit"))
+    vae_config, text_config = check_part(vae, "vae").config, check_part(text_encoder, "text_encoder").config
+    _check_vae(dit.config, vae, vae_config)
+    if dit.config.text_dim != text_config.dim:
         raise CheckpointError(
-            f"the transformer takes text of width {dit.text_dim} and {_name(text_encoder)} makes {text_config.dim}",
+            f"the transformer takes text of width {dit.config.text_dim} and {_name(text_encoder)} makes "
+            f"{text_config.dim}",
             "the umT5 encoder that the model was trained with",
         )
-    preset = replace(preset_for(dit, vae_config, low is not None), text=text_config)
+    check_tokenizer(tokenizer)
+    preset = replace(preset_for(dit.config, vae_config, low is not None), text=text_config)
     return ModelFiles(
         path=Path(path),
         layout=paths.layout,
@@ -71,7 +77,7 @@ def open_model(path: str | Path) -> ModelFiles:
         low=low,
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=text_encoder if paths.tokenizer == paths.text_encoder else paths.tokenizer,
+        tokenizer=tokenizer,
         boundary=paths.boundary,
         named=paths.named,
     )
@@ -82,21 +88,27 @@ def find_model(path: str | Path) -> ModelFolder:
     return find_parts(path, functools.cache(open_weights))
 
 
-def _dit_config(weights: Weights) -> DiTConfig:
-    return infer_dit(open_part(weights, "dit"), sibling_config(weights.source))
+def check_pair(high: Part, low: Part) -> None:
+    """Whether two transformers are the experts of one model. A warning says where a title contradicts its place.
 
-
-def check_pair(high: Weights, high_config: DiTConfig, low: Weights, low_config: DiTConfig) -> None:
-    """
     Raises:
-        CheckpointError: experts of different sizes.
+        CheckpointError: experts of different sizes, or the same weights twice.
     """
-    if high_config != low_config:
-        kinds = describe_dit(high_config), describe_dit(low_config)
+    if high.config != low.config:
+        kinds = describe_dit(high.config), describe_dit(low.config)
         raise CheckpointError(
-            f"{_name(high)} is {kinds[0]} and {_name(low)} is {kinds[1]}, with different sizes",
+            f"{_name(high.weights)} is {kinds[0]} and {_name(low.weights)} is {kinds[1]}, with different sizes",
             "two experts of one model",
             "Use the high-noise and the low-noise file of the same release",
+        )
+    for part, place in ((high, "high"), (low, "low")):
+        warn_of_title(part.weights, place)
+    if same_weights(high.weights, low.weights):
+        raise CheckpointError(
+            f"{_name(high.weights)} and {_name(low.weights)} hold the same weights (names, shapes and the first "
+            f"{COMPARED:,} bytes of every tensor are equal)",
+            "the high-noise and the low-noise expert of one release",
+            "Download the other expert again, or use the file alone where it is a single model",
         )
 
 

@@ -126,13 +126,42 @@ def check_quantization(weights: Weights) -> None:
     Raises:
         CheckpointError: a layer is stored in a format that only ComfyUI can dequantize.
     """
-    for layer, (quant, rotated) in _layer_formats(weights).items():
-        if quant not in _SUPPORTED or rotated:
+    for layer, quant in foreign_layers(weights).items():
+        raise CheckpointError(
+            f"{weights.source} stores {layer} as {quant}",
+            ", ".join(_SUPPORTED) + ", or GGUF",
+            "Load this file in ComfyUI, where its loader node takes it, or use another file of the same model",
+        )
+
+
+def check_scales(weights: Weights) -> None:
+    """
+    Raises:
+        CheckpointError: whole numbers without a scale, or a scale that is neither one number nor one for each row.
+    """
+    whole = next((name for name, t in weights.info.items() if not (t.qtype or t.dtype.is_floating_point)), None)
+    if whole is not None:
+        dtype = str(weights.info[whole].dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{weights.source} stores {whole} as {dtype} without a scale", "floating-point numbers", "Download it again"
+        )
+    for name, scale in weights.scales.items():
+        shape = weights.info[name].shape
+        if scale.numel() not in (1, *shape[:1]):
             raise CheckpointError(
-                f"{weights.source} stores {layer} as {quant}{' with a rotation' if rotated else ''}",
-                ", ".join(_SUPPORTED) + ", or GGUF",
+                f"{weights.source} has {scale.numel()} scales for {name} of shape {shape}",
+                "one, or one for each row",
                 "Load this file in ComfyUI, or use another file of the same model",
             )
+
+
+def foreign_layers(weights: Weights) -> dict[str, str]:
+    """Stored name of a layer → its format, of those that only ComfyUI can dequantize."""
+    return {
+        layer: f"{quant} with a rotation" if rotated else quant
+        for layer, (quant, rotated) in _layer_formats(weights).items()
+        if quant not in _SUPPORTED or rotated
+    }
 
 
 def _layer_formats(weights: Weights) -> dict[str, tuple[str, bool]]:
@@ -146,7 +175,7 @@ def _layer_formats(weights: Weights) -> dict[str, tuple[str, bool]]:
             for name in markers
         }
         layers |= json.loads(weights.metadata.get(_HEADER_JSON, "{}")).get("layers", {})
-        return {layer: (quant["format"], bool(quant.get("convrot"))) for layer, quant in layers.items()}
+        return {layer: (quant["format"], _is_rotated(quant)) for layer, quant in layers.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{weights.source} has notes about its quantization that cannot be read",
@@ -155,19 +184,14 @@ def _layer_formats(weights: Weights) -> dict[str, tuple[str, bool]]:
         ) from error
 
 
-def quantized_weight(weights: Weights, name: str, dtype: torch.dtype, device: torch.device) -> QuantizedTensor:
-    """A weight that `mark_quantized` marked, to be computed with in `dtype`.
+def _is_rotated(quant: dict) -> bool:
+    """ComfyUI reads the word in two places."""
+    return bool(quant.get("convrot", quant.get("params", {}).get("convrot")))
 
-    Raises:
-        CheckpointError: its scale is of another size.
-    """
+
+def quantized_weight(weights: Weights, name: str, dtype: torch.dtype, device: torch.device) -> QuantizedTensor:
+    """A weight that `mark_quantized` marked and whose scale `check_scales` has seen, to be computed with in `dtype`."""
     info, scale = weights.info[name], weights.scales.get(name)
-    if scale is not None and scale.numel() not in (1, info.shape[0]):
-        raise CheckpointError(
-            f"{weights.source} has {scale.numel()} scales for {name} of shape {info.shape}",
-            "one, or one for each row",
-            "Load this file in ComfyUI, or use another file of the same model",
-        )
     if scale is not None:
         scale = (scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1, 1)).to(device)
     qtype = info.qtype if info.qtype in FORMATS else ""

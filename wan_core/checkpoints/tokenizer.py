@@ -7,6 +7,9 @@ from ..errors import CheckpointError
 from ..text import Tokenizer
 from .formats import Weights, open_weights
 
+_ARRAYS = "tokenizer.ggml."
+_PIECES = ("tokens", "scores", "token_type")
+
 
 def open_tokenizer(source: str | Path | Weights, max_length: int = 512) -> Tokenizer:
     """From a tokenizer's folder, or from a text encoder that embeds it: ComfyUI's .safetensors, or GGUF.
@@ -19,6 +22,18 @@ def open_tokenizer(source: str | Path | Weights, max_length: int = 512) -> Token
     return Tokenizer.from_proto(embedded_tokenizer(source), max_length)
 
 
+def check_tokenizer(source: Path | Weights) -> None:
+    """Whether `open_tokenizer` will find one there; nothing of it is read.
+
+    Raises:
+        CheckpointError: no tokenizer is there.
+    """
+    if isinstance(source, Path):
+        Tokenizer.file_in(source)
+    elif _embedded(source) is None and not all(_ARRAYS + name in source.arrays for name in _PIECES):
+        raise _no_tokenizer(source)
+
+
 def embedded_tokenizer(source: str | Path | Weights) -> bytes:
     """The serialised sentencepiece model in a text encoder's file.
 
@@ -26,10 +41,21 @@ def embedded_tokenizer(source: str | Path | Weights) -> bytes:
         CheckpointError: the file holds none.
     """
     weights = source if isinstance(source, Weights) else open_weights(source)
-    name = next((name for name in weights if name.endswith("spiece_model")), None)
-    if name is not None:
-        return weights.tensor(name).numpy().tobytes()
-    return _from_arrays(weights)
+    name = _embedded(weights)
+    return _from_arrays(weights) if name is None else weights.tensor(name).numpy().tobytes()
+
+
+def _embedded(weights: Weights) -> str | None:
+    """The tensor that holds a sentencepiece model."""
+    return next((name for name in weights if name.endswith("spiece_model")), None)
+
+
+def _no_tokenizer(weights: Weights) -> CheckpointError:
+    return CheckpointError(
+        f"{weights.source} holds no tokenizer",
+        "ComfyUI's umT5 file, with the tensor spiece_model, or a GGUF file with tokens, scores and token types",
+        "Use umt5_xxl_fp16.safetensors from Comfy-Org, or an official folder",
+    )
 
 
 def _from_arrays(weights: Weights) -> bytes:
@@ -37,14 +63,10 @@ def _from_arrays(weights: Weights) -> bytes:
 
     Source: sentencepiece_model.proto; the tokenizer keys of docs/gguf.md.
     """
-    key = "tokenizer.ggml."
-    tokens, scores, types = (weights.metadata_array(key + name) for name in ("tokens", "scores", "token_type"))
+    key = _ARRAYS
+    tokens, scores, types = (weights.metadata_array(key + name) for name in _PIECES)
     if not tokens or not scores or not types or not len(tokens) == len(scores) == len(types):
-        raise CheckpointError(
-            f"{weights.source} holds no tokenizer",
-            "ComfyUI's umT5 file, with the tensor spiece_model, or a GGUF file with tokens, scores and token types",
-            "Use umt5_xxl_fp16.safetensors from Comfy-Org, or an official folder",
-        )
+        raise _no_tokenizer(weights)
     pieces = b"".join(
         _field(1, _field(1, token.encode()) + b"\x15" + struct.pack("<f", score) + _number(3, type_))
         for token, score, type_ in zip(tokens, scores, types, strict=True)

@@ -21,6 +21,30 @@ HUGGING_FACE = {
     "blocks.N.pos_embedding.embedding": "encoder.block.N.layer.0.SelfAttention.relative_attention_bias",
     "norm": "encoder.final_layer_norm",
 }
+# Official name of a layer → sizes in `TextConfig` that its weight's shape is made of.
+_SHAPES = {
+    "token_embedding": ("vocab", "dim"),
+    "blocks.N.norm1": ("dim",),
+    "blocks.N.attn.q": ("dim_attn", "dim"),
+    "blocks.N.attn.k": ("dim_attn", "dim"),
+    "blocks.N.attn.v": ("dim_attn", "dim"),
+    "blocks.N.attn.o": ("dim", "dim_attn"),
+    "blocks.N.norm2": ("dim",),
+    "blocks.N.ffn.gate.0": ("ffn_dim", "dim"),
+    "blocks.N.ffn.fc1": ("ffn_dim", "dim"),
+    "blocks.N.ffn.fc2": ("dim", "ffn_dim"),
+    "blocks.N.pos_embedding.embedding": ("buckets", "heads"),
+    "norm": ("dim",),
+}
+
+
+def parameter_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
+    """Official name → shape of every parameter of `UMT5`, without constructing it."""
+    return {
+        f"{layer.replace('N', str(n))}.weight": tuple(getattr(config, size) for size in sizes)
+        for n in range(config.layers)
+        for layer, sizes in _SHAPES.items()
+    }
 
 
 def hugging_face_names(layers: int) -> dict[str, str]:

@@ -59,21 +59,32 @@ class Tokenizer:
         Raises:
             CheckpointNotFound: neither is there.
         """
-        folder = Path(folder)
-        if (folder / "tokenizer.json").is_file():
-            import tokenizers
+        file = cls.file_in(folder)
+        if file.suffix == ".model":
+            return cls.from_proto(file.read_bytes(), max_length)
+        import tokenizers
 
-            try:
-                tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-            except Exception as error:  # the library raises nothing narrower
-                raise CheckpointError(f"{folder / 'tokenizer.json'} is damaged", fix="Download it again") from error
-            tokenizer.no_padding()
-            tokenizer.no_truncation()
-            return cls(lambda text: tokenizer.encode(text, add_special_tokens=False).ids, max_length)
-        if (folder / "spiece.model").is_file():
-            return cls.from_proto((folder / "spiece.model").read_bytes(), max_length)
-        raise CheckpointNotFound(
-            f"no tokenizer in {folder}",
-            "tokenizer.json or spiece.model",
-            "Copy the folder google/umt5-xxl of the release there",
-        )
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises nothing narrower
+            raise CheckpointError(f"{file} is damaged", fix="Download it again") from error
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return cls(lambda text: tokenizer.encode(text, add_special_tokens=False).ids, max_length)
+
+    @staticmethod
+    def file_in(folder: str | Path) -> Path:
+        """The file that `from_folder` reads.
+
+        Raises:
+            CheckpointNotFound: none is there.
+        """
+        files = [Path(folder) / name for name in ("tokenizer.json", "spiece.model")]
+        file = next((file for file in files if file.is_file()), None)
+        if file is None:
+            raise CheckpointNotFound(
+                f"no tokenizer in {folder}",
+                "tokenizer.json or spiece.model",
+                "Copy the folder google/umt5-xxl of the release there",
+            )
+        return file

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import load_text_encoder, load_vae
+from ..checkpoints.formats import listed
 from ..checkpoints.model_files import ModelFiles
 from ..checkpoints.tokenizer import open_tokenizer
 from ..conditioning import image_to_video
@@ -140,7 +141,7 @@ def list_clips(folder: str | Path) -> list[Path]:
         CheckpointNotFound: no such folder, or nothing in it.
     """
     folder = Path(folder)
-    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in VIDEOS | IMAGES) if folder.is_dir() else []
+    files = [file for file in listed(folder) if file.suffix.lower() in VIDEOS | IMAGES] if folder.is_dir() else []
     if not files:
         raise CheckpointNotFound(
             f"{folder} has no clips", "a folder with videos or images, and a .txt caption beside each"

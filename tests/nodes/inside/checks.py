@@ -44,6 +44,7 @@ WITH_FILES = (
     solver.equals_golden_first_frame,
     formats.stored_experts,
     formats.prefixed_metadata,
+    formats.packed_experts,
     formats.stored_text_encoders,
     prompts.official_text,
     prompts.prompts_as_in_the_library,
