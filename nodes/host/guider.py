@@ -34,10 +34,9 @@ class Run:
     """State of one sampling run."""
 
     inputs: RunInputs
-    sigmas: torch.Tensor  # (N + 1,)
+    sigmas: list[float]  # N + 1
     churns: bool  # the sampler raises sigma before a step
-    step: int = 0  # the step that is under way
-    told_step: bool = False  # to what goes by the step on the first expert
+    done: int = 0  # steps
     handed_over: bool = False  # to the low-noise expert
     second: SecondExpert | None = None  # loaded when it is first needed
 
@@ -84,16 +83,16 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         )
         inputs = RunInputs(noise, latent_image, denoise_mask, seed, latent_shapes, conds, known)
         churns = getattr(sampler, "extra_options", {}).get("s_churn", 0) > 0
-        run = self._run = Run(inputs, sigmas, churns)
+        run = self._run = Run(inputs, sigmas.tolist(), churns)
 
         def on_step(step, x0, *rest):
-            run.step = step + 1
+            run.done = step + 1
             self.progress.on_step(step, x0)
             if callback is not None:
                 callback(step, x0, *rest)
 
         time_step_cache(self.model_options, self.model_patcher)
-        self.progress.on_start(sigmas.tolist(), self.plan(sigmas), self.model_patcher.get_model_object("latent_format"))
+        self.progress.on_start(run.sigmas, self.plan(sigmas), self.model_patcher.get_model_object("latent_format"))
         try:
             return super().outer_sample(
                 noise, latent_image, sampler, sigmas, denoise_mask, on_step, disable_pbar, seed, latent_shapes
@@ -111,28 +110,30 @@ class HandoffGuider(comfy.samplers.CFGGuider):
     def outer_predict_noise(self, x, timestep, model_options=None, seed=None):
         """Wrappers of a MODEL (step caches among them) see the steps of that MODEL and no others."""
         model_options, run = model_options or {}, self._run
-        expert = self._expert_at(float(timestep.max()))
+        step = self._step_at(float(timestep.max()))
+        expert = self._expert_at(run.sigmas[step] if run.churns else float(timestep.max()))
         self.progress.on_expert(expert)
         if expert == "high":
-            if not run.told_step:
-                tell_step(model_options, run.step)
-                run.told_step = True
+            tell_step(model_options, step)
             return super().outer_predict_noise(x, timestep, model_options, seed)
         if run.second is None:
-            running = model_options["transformer_options"]
-            run.second = SecondExpert(self.low, self.cfg_low, run.inputs, running, run.step)
+            run.second = SecondExpert(self.low, self.cfg_low, run.inputs, model_options["transformer_options"])
+        tell_step(run.second.model_options, step)
         own = len(self.model_options.get(SAMPLER_HOOKS, []))
         return run.second.outer_predict_noise(x, timestep, seed, model_options.get(SAMPLER_HOOKS, [])[own:])
+
+    def _step_at(self, sigma: float) -> int:
+        """The step that an evaluation at `sigma` belongs to; with samplers that raise sigma, the one under way."""
+        run = self._run
+        started = run.done + 1 if run.churns else sum(level >= sigma for level in run.sigmas)
+        return min(max(started, 1), len(run.sigmas) - 1) - 1
 
     def _expert_at(self, sigma: float) -> str:
         """The expert, "high" or "low", of an evaluation at `sigma`; once low, always low.
 
-        Samplers that look ahead may hand over half a step early. Those that raise sigma before a step are judged by
-        the sigma that the step starts at.
+        Samplers that look ahead may hand over half a step early.
         """
         run = self._run
-        if run.churns:
-            sigma = float(run.sigmas[min(run.step, len(run.sigmas) - 1)])
         run.handed_over = run.handed_over or self._starts_low(sigma)
         return "low" if run.handed_over else "high"
 

@@ -36,10 +36,9 @@ class SecondExpert:
 
     Args:
         running: transformer_options of the run under way, whose noise levels and late additions it takes over.
-        step: the step that is under way.
     """
 
-    def __init__(self, patcher, cfg: float, inputs: RunInputs, running: dict, step: int):
+    def __init__(self, patcher, cfg: float, inputs: RunInputs, running: dict):
         self.model_patcher, self.cfg, self.hook_mode = patcher, cfg, patcher.hook_mode
         self.model_options = comfy.model_patcher.create_model_options_clone(patcher.model_options)
         self.conds = {name: [cond.copy() for cond in conds] for name, conds in inputs.conds.items()}
@@ -49,7 +48,9 @@ class SecondExpert:
             with comfy.model_management.cuda_device_context(self.device):
                 self._load(inputs, running)
                 self._prepare_conds(inputs)
-                self._prepare_options(running["sample_sigmas"].to(self.device), step)
+                options = self.model_options["transformer_options"]
+                options["sample_sigmas"] = running["sample_sigmas"].to(self.device)
+                time_step_cache(self.model_options, patcher)
         except BaseException:
             self.close()
             raise
@@ -88,11 +89,6 @@ class SecondExpert:
             self.inner_model, noise, self.conds, self.device, latent, mask, inputs.seed, latent_shapes=inputs.shapes
         )
         resume_keyframes(keyframes)  # where the first expert left them
-
-    def _prepare_options(self, sigmas: torch.Tensor, step: int) -> None:
-        self.model_options["transformer_options"]["sample_sigmas"] = sigmas
-        time_step_cache(self.model_options, self.model_patcher)
-        tell_step(self.model_options, step)
 
     def outer_predict_noise(self, x, timestep, seed, sampler_hooks):
         """As a guider's, with the hooks that the sampler itself has added (CFG++ looks at both passes)."""
@@ -156,8 +152,8 @@ def time_step_cache(model_options: dict, patcher) -> None:
 def tell_step(model_options: dict, step: int) -> None:
     """Tell context windows, which go by the step, where this run is.
 
-    They look for sigma among the levels of the run and, where a sampler asks in between, keep the step they found last:
-    in the run before, unless they are told.
+    They look for sigma among the levels of the run and, where a sampler asks in between, keep the step they found last,
+    were it in the run before.
     """
     handler = model_options.get("context_handler")
     if isinstance(handler, comfy.context_windows.IndexListContextHandler):

@@ -1,13 +1,17 @@
 """The shift of a run, which moves its noise levels, and with them the windows that are given in percent of a run."""
 
 import copy
+import functools
 import logging
 
 import comfy.model_sampling
+from comfy.patcher_extension import CallbacksMP
 
 from ...wan_core.errors import InputError
 from ...wan_core.flow.schedule import MAX_SHIFT, MIN_SHIFT
 from ...wan_core.validate import real_number
+
+_CALLBACK = "wan22_shift"
 
 OF_THE_MODEL = 0.0  # as a shift: the one that the MODEL has, from ModelSamplingSD3 or its loader
 
@@ -43,6 +47,8 @@ def at_shift(model, shift: float):
         return model
     clone = model.clone()
     clone.add_object_patch("model_sampling", moved)
+    keep = functools.partial(_keep_loadable, model)
+    clone.add_callback_with_key(CallbacksMP.ON_MATCH_MULTIGPU_CLONES, _CALLBACK, keep)
     return clone
 
 
@@ -57,6 +63,16 @@ def ignored_shift(model, shift: float, slot: str) -> float | None:
         shift,
     )
     return model_shift(model)
+
+
+def _keep_loadable(model, clone, copy) -> None:
+    """Make the copies of a clone on other GPUs children of the MODEL's own.
+
+    ComfyUI unloads a model through the patcher that loaded it or, when that is gone, its parent. Here the parent would
+    be the clone, which is gone with the run, and the memory on those GPUs could not be had back.
+    """
+    own = model.get_additional_models_with_key("multigpu")
+    copy.parent = next((each for each in own if each.model is copy.model), copy.parent)
 
 
 def _own_sampling(model) -> comfy.model_sampling.ModelSamplingDiscreteFlow:

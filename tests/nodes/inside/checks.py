@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import devices
 import formats
 import loras
 import native
@@ -31,6 +32,9 @@ ALONE = (
     one_run.step_cache_windows,
     one_run.added_during_the_run,
     one_run.context_windows,
+    one_run.context_windows_and_native,
+    devices.guidance_on_two_devices,
+    devices.experts_on_two_devices,
     formats.gguf_experts,
     prompts.text_encoder_bytes,
     prompts.weighted_prompt,

@@ -1,5 +1,6 @@
 """What goes by the step or by percent of a run: equal to the native sampler, for both experts, in every queue."""
 
+import functools
 import logging
 from collections import Counter
 
@@ -15,6 +16,7 @@ from comfy.patcher_extension import WrappersMP
 from host import comfy_nodes, difference, pair, part, run, texts
 
 SHAPE = (1, 16, 3, 4, 6)
+LONG = (1, 16, 9, 4, 6)
 WINDOWS = ((0.0, 0.5), (0.25, 0.75), (0.6, 1.0))
 
 
@@ -133,21 +135,28 @@ def the_shift_of_the_model():
 
 
 def step_cache_windows():
-    """Passes under EasyCache from 0 to 60 percent in the first and the second queue of one MODEL, and under native."""
-    conds, numbers = texts(), dict(solver="euler", schedule="simple", steps=20, cfg=(1.0, 1.0), shift=2.0, shape=SHAPE)
-    found = {}
-    for label in ("ours", "pair"):
-        (high, low), _ = pair()
+    """Passes under EasyCache from 0 to 60 percent in two queues of one MODEL: native, ours, a pair; and latents.
+
+    Natively the first queue goes by another shift, as the MODEL is not loaded when the cache looks at it.
+    """
+    conds, latent, found = texts(), {"samples": torch.zeros(SHAPE)}, {}
+    numbers = dict(solver="euler", schedule="simple", steps=20, cfg=(1.0, 1.0), shift=2.0, shape=SHAPE)
+
+    def native(model):
+        model = advanced.ModelSamplingSD3().patch(model, 2.0)[0]
+        return lambda: comfy_nodes.common_ksampler(model, 5, 20, 1.0, "euler", "simple", *conds, latent)[0]["samples"]
+
+    for label in ("native", "ours", "pair"):
+        (high, _), _ = pair()
         calls = []
-        for model in (high, low):
-            model.model.diffusion_model.blocks[0].register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        cached = [caches.EasyCacheNode.execute(m, 3.0, 0.0, 0.6, False).result[0] for m in (high, low)]
-        outs = []
-        for _ in range(2):
-            before = len(calls)
-            outs.append(run(cached[0], cached[1] if label == "pair" else None, conds=conds, **numbers))
-            outs.append(len(calls) - before)
-        found[label] = [outs[1], outs[3], difference(outs[0], outs[2])]
+        high.model.diffusion_model.blocks[0].register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        high = caches.EasyCacheNode.execute(high, 3.0, 0.0, 0.6, False).result[0]
+        go = native(high)
+        if label != "native":
+            go = functools.partial(run, high, high.clone() if label == "pair" else None, conds=conds, **numbers)
+        first, passes = go(), len(calls)
+        second = go()
+        found[label] = [passes, len(calls) - passes, difference(first, second), second.double().sum().item()]
     return found
 
 
@@ -197,28 +206,46 @@ def added_during_the_run():
     }
 
 
+def with_windows(model, seen: list[int]):
+    """A clone in native context windows that move from step to step; the list gets the step of every evaluation."""
+    clone = windows.WanContextWindowsManualNode.execute(model, 17, 4, "standard_uniform", 1, False, "pyramid", False)[0]
+    handler = clone.model_options["context_handler"]
+
+    def note(apply_model, args):
+        seen.append(handler._step)
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    clone.set_model_unet_function_wrapper(note)
+    return clone
+
+
 def context_windows():
-    """Steps that native context windows see in a run, and what differs between two queues of one pair."""
+    """Steps that the windows of a pair see under each sampler, and what differs between two queues."""
     (high, low), _ = pair()
     found = {}
     names = [f"official {s}" for s in part("wan_core.flow").SOLVERS]
-    for name in (*names, "euler", "dpmpp_2m", "heun", "dpmpp_2s_ancestral", "dpm_adaptive", "res_multistep", "churn"):
-        node, seen = windows.WanContextWindowsManualNode, {"high": [], "low": []}
-        models = []
-        for expert, model in (("high", high), ("low", low)):
-            model = node.execute(model, 17, 4, "standard_uniform", 1, False, "pyramid", False).result[0]
-            handler = model.model_options["context_handler"]
-
-            def count(apply_model, args, steps=seen[expert], handler=handler):
-                steps.append(handler._step)
-                return apply_model(args["input"], args["timestep"], **args["c"])
-
-            model.set_model_unet_function_wrapper(count)
-            models.append(model)
-        sampler = comfy.samplers.ksampler("euler", {"s_churn": 2.4}) if name == "churn" else None
-        schedule = "official" if name.startswith("official") else "simple"
-        numbers = dict(solver=sampler or name, schedule=schedule, steps=12, shape=(1, 16, 9, 4, 6))
+    for name in (*names, "euler", "dpmpp_2m", "heun", "dpmpp_2s_ancestral", "dpm_adaptive", "churn"):
+        numbers = dict(solver=name, schedule="simple", steps=12, shape=LONG)
+        if name.startswith("official"):
+            numbers["schedule"] = "official"
+        if name == "churn":
+            numbers |= dict(solver="euler", sampler=comfy.samplers.ksampler("euler", {"s_churn": 2.4}))
+        seen = [], []
+        models = [with_windows(model, steps) for model, steps in zip((high, low), seen, strict=True)]
         first = run(*models, **numbers)
-        steps = {expert: list(dict.fromkeys(found)) for expert, found in seen.items()}
-        found[name] = [steps, difference(first, run(*models, **numbers))]
+        steps = [list(dict.fromkeys(steps)) for steps in seen]
+        found[name] = [*steps, difference(first, run(*models, **numbers))]
+    return found
+
+
+def context_windows_and_native():
+    """Difference to the native sampler: the MODEL alone and as a pair; and what the windows change at all."""
+    (high, _), _ = pair()
+    found, latent = {}, {"samples": torch.zeros(LONG)}
+    for name in ("euler", "heun", "dpmpp_2s_ancestral"):
+        numbers = dict(solver=name, schedule="simple", steps=8, shift=8.0, cfg=(3.0, 3.0), shape=LONG)
+        model = with_windows(high, [])
+        native = comfy_nodes.common_ksampler(model, 5, 8, 3.0, name, "simple", *texts(), latent)[0]["samples"]
+        ours = run(model, None, **numbers), run(model, with_windows(high, []), **numbers)
+        found[name] = [max(difference(native, each) for each in ours), difference(native, run(high, None, **numbers))]
     return found
