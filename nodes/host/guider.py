@@ -40,6 +40,11 @@ class Run:
     handed_over: bool = False  # to the low-noise expert
     second: SecondExpert | None = None  # loaded when it is first needed
 
+    def step_at(self, sigma: float) -> int:
+        """The step that an evaluation at `sigma` belongs to; with samplers that raise sigma, the one under way."""
+        started = self.done + 1 if self.churns else sum(level >= sigma for level in self.sigmas)
+        return min(max(started, 1), len(self.sigmas) - 1) - 1
+
 
 class HandoffGuider(comfy.samplers.CFGGuider):
     """Asks the high-noise MODEL until a step starts below the boundary, and the low-noise MODEL from then on.
@@ -109,9 +114,11 @@ class HandoffGuider(comfy.samplers.CFGGuider):
 
     def outer_predict_noise(self, x, timestep, model_options=None, seed=None):
         """Wrappers of a MODEL (step caches among them) see the steps of that MODEL and no others."""
-        model_options, run = model_options or {}, self._run
-        step = self._step_at(float(timestep.max()))
-        expert = self._expert_at(run.sigmas[step] if run.churns else float(timestep.max()))
+        model_options, run, sigma = model_options or {}, self._run, float(timestep.max())
+        step = run.step_at(sigma)
+        # once low, always low; samplers that look ahead may hand over half a step early
+        run.handed_over = run.handed_over or self._starts_low(run.sigmas[step] if run.churns else sigma)
+        expert = "low" if run.handed_over else "high"
         self.progress.on_expert(expert)
         if expert == "high":
             tell_step(model_options, step)
@@ -122,22 +129,6 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         own = len(self.model_options.get(SAMPLER_HOOKS, []))
         return run.second.outer_predict_noise(x, timestep, seed, model_options.get(SAMPLER_HOOKS, [])[own:])
 
-    def _step_at(self, sigma: float) -> int:
-        """The step that an evaluation at `sigma` belongs to; with samplers that raise sigma, the one under way."""
-        run = self._run
-        started = run.done + 1 if run.churns else sum(level >= sigma for level in run.sigmas)
-        return min(max(started, 1), len(run.sigmas) - 1) - 1
-
-    def _expert_at(self, sigma: float) -> str:
-        """The expert, "high" or "low", of an evaluation at `sigma`; once low, always low.
-
-        Samplers that look ahead may hand over half a step early.
-        """
-        run = self._run
-        run.handed_over = run.handed_over or self._starts_low(sigma)
-        return "low" if run.handed_over else "high"
-
     def _starts_low(self, sigma: float) -> bool:
         timestep = int(sigma * TRAIN_TIMESTEPS + 1e-4)  # float32 may hold a whole timestep a little too low
         return self.low is not None and timestep < self.boundary * TRAIN_TIMESTEPS
-

@@ -1,6 +1,7 @@
 """The low-noise expert: a MODEL that is prepared in the middle of a run."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.context_windows
 import comfy.hooks
@@ -43,7 +44,9 @@ class SecondExpert:
         self.model_options = comfy.model_patcher.create_model_options_clone(patcher.model_options)
         self.conds = {name: [cond.copy() for cond in conds] for name, conds in inputs.conds.items()}
         self.device = patcher.load_device
-        self.inner_model, self.loaded, self.clones = None, [], []  # the clones are those on other GPUs
+        self.inner_model = patcher.model
+        self.loaded: list = []
+        self.clones: list = []  # on other GPUs
         try:
             with comfy.model_management.cuda_device_context(self.device):
                 self._load(inputs, running)
@@ -125,17 +128,15 @@ class SecondExpert:
 
 def without(tree: dict, other: dict) -> dict:
     """The part of a tree of dicts and lists that is not in another one; their leaves are told apart by identity."""
-    rest = {}
-    for key, value in tree.items():
-        known = other.get(key)
-        if isinstance(value, dict) and isinstance(known, dict):
-            value = without(value, known)
-        elif isinstance(value, list) and isinstance(known, list):
-            value = [leaf for leaf in value if all(leaf is not each for each in known)]
-        is_branch = isinstance(value, (dict, list))
-        if value is not known and not (is_branch and not value):
-            rest[key] = value
-    return rest
+    return {key: _rest(value, other.get(key)) for key, value in tree.items() if value is not other.get(key)}
+
+
+def _rest(value: Any, known: Any) -> Any:
+    if isinstance(value, dict) and isinstance(known, dict):
+        return without(value, known)
+    if isinstance(value, list) and isinstance(known, list):
+        return [leaf for leaf in value if all(leaf is not each for each in known)]
+    return value
 
 
 def time_step_cache(model_options: dict, patcher) -> None:

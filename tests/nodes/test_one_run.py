@@ -36,6 +36,12 @@ def test_what_is_added_during_a_run_reaches_both_experts(measured):
     assert found["calls"][0] == found["calls"][1] > 0
 
 
+def test_what_was_set_on_one_expert_stays_there(measured):
+    found = measured["set_on_the_first_alone"]
+    assert found.pop("experts") == ["high", "low"]
+    assert found == {"wrapper": ["high"], "patch": ["high"], "replacement": ["high"]}
+
+
 def test_context_windows_move_at_every_step_and_alike_in_every_queue(measured):
     found = measured["context_windows"]
     assert len(found) == 9

@@ -10,6 +10,7 @@ import formats
 import loras
 import native
 import one_run
+import percent
 import prompts
 import solver
 import torch
@@ -26,11 +27,12 @@ ALONE = (
     solver.a_run_in_two_parts,
     solver.modulations_take_loras,
     native.step_caches,
-    one_run.percent_windows,
-    one_run.scheduled_hooks,
-    one_run.the_shift_of_the_model,
-    one_run.step_cache_windows,
+    percent.percent_windows,
+    percent.scheduled_hooks,
+    percent.the_shift_of_the_model,
+    percent.step_cache_windows,
     one_run.added_during_the_run,
+    one_run.set_on_the_first_alone,
     one_run.context_windows,
     one_run.context_windows_and_native,
     devices.guidance_on_two_devices,

@@ -6,7 +6,7 @@ import threading
 
 import comfy.model_management
 import comfy.multigpu
-import one_run
+import percent
 import torch
 from host import difference, pair, part, run, texts
 from torch.overrides import TorchFunctionMode
@@ -115,7 +115,7 @@ def experts_on_two_devices():
         sigmas = host.make_sigmas(high, 8, 5.0, "official unipc", "official", 1.0)
         return host.sample(guider, host.make_sampler("official unipc"), sigmas, latent, 5)["samples"]
 
-    hooked = one_run.hooked()
+    hooked = percent.hooked()
     runs = {
         "official unipc": run,
         "a mask": inpaint,
