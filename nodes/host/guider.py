@@ -1,5 +1,6 @@
 """One sampling run across two MODELs: the handoff happens where the velocity is asked for."""
 
+import contextlib
 from dataclasses import dataclass
 
 import comfy.patcher_extension
@@ -9,6 +10,7 @@ import torch
 
 from ...wan_core.config import TRAIN_TIMESTEPS
 from .second_expert import RunInputs, SecondExpert, tell_step, time_step_cache
+from .shift import at_shift
 
 SAMPLER_HOOKS = "sampler_post_cfg_function"  # key of model_options; samplers such as CFG++ add theirs for a run
 
@@ -55,11 +57,22 @@ class HandoffGuider(comfy.samplers.CFGGuider):
     Args:
         high, low: MODELs; low may be None, then high does every step.
         boundary: in [0, 1]; a step belongs to high iff its timestep, truncated, is at least 1000·boundary.
+        shift: what is given in percent of a run follows it; None: that of each MODEL.
     """
 
-    def __init__(self, high, low, boundary: float, cfg_high: float, cfg_low: float, progress: Progress | None = None):
+    def __init__(
+        self,
+        high,
+        low,
+        boundary: float,
+        cfg_high: float,
+        cfg_low: float,
+        progress: Progress | None = None,
+        shift: float | None = None,
+    ):
         super().__init__(high)
         self.set_cfg(cfg_high)
+        self.shift = shift
         self.low, self.boundary, self.cfg_low = low, boundary, cfg_low
         self.progress = progress or Progress()
         self._run: Run | None = None
@@ -69,6 +82,13 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         has_hooks = any(map(comfy.sampler_helpers.cond_has_hooks, conds.values()))
         if self.low is not None and self.low.is_dynamic() and has_hooks:
             self.low = self.low.get_non_dynamic_delegate()  # as the base class does with the first MODEL
+
+    def sample(self, *args, **kwargs):
+        models = [] if self.shift is None else [self.model_patcher, self.low]
+        with contextlib.ExitStack() as run:
+            for model in filter(None, models):
+                run.enter_context(at_shift(model, self.shift))
+            return super().sample(*args, **kwargs)
 
     def outer_sample(
         self,

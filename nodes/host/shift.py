@@ -1,17 +1,17 @@
 """The shift of a run, which moves its noise levels, and with them the windows that are given in percent of a run."""
 
+import contextlib
 import copy
-import functools
 import logging
+from collections.abc import Iterator
 
 import comfy.model_sampling
-from comfy.patcher_extension import CallbacksMP
 
 from ...wan_core.errors import InputError
 from ...wan_core.flow.schedule import MAX_SHIFT, MIN_SHIFT
 from ...wan_core.validate import real_number
 
-_CALLBACK = "wan22_shift"
+NAME = "model_sampling"  # of ComfyUI's object with the noise levels
 
 OF_THE_MODEL = 0.0  # as a shift: the one that the MODEL has, from ModelSamplingSD3 or its loader
 
@@ -40,21 +40,23 @@ def sampling_at(model, shift: float) -> comfy.model_sampling.ModelSamplingDiscre
     return moved
 
 
-def at_shift(model, shift: float):
-    """The MODEL as ModelSamplingSD3 gives it back: what it finds by percent follows the shift of the run."""
-    moved = sampling_at(model, shift)
-    if moved is _own_sampling(model):
-        return model
-    clone = model.clone()
-    clone.add_object_patch("model_sampling", moved)
-    keep = functools.partial(_keep_loadable, model)
-    clone.add_callback_with_key(CallbacksMP.ON_MATCH_MULTIGPU_CLONES, _CALLBACK, keep)
-    return clone
+@contextlib.contextmanager
+def at_shift(model, shift: float) -> Iterator[None]:
+    """For a run, patch the MODEL as ModelSamplingSD3 does: what is given in percent follows the shift of the run.
+
+    Not a clone of it, as ComfyUI unpins the weights in main memory when the patcher goes away that has loaded them.
+    """
+    patches = model.object_patches
+    model.object_patches = patches | {NAME: sampling_at(model, shift)}
+    try:
+        yield
+    finally:
+        model.object_patches = patches
 
 
 def ignored_shift(model, shift: float, slot: str) -> float | None:
     """The shift that a node has set on the MODEL, where the run has another one; said in the log."""
-    if "model_sampling" not in model.object_patches or model_shift(model) == shift:
+    if NAME not in model.object_patches or model_shift(model) == shift:
         return None
     logging.warning(
         "Wan 2.2: the MODEL in %s has shift %g, this run %g; set the sampler's shift to 0 to follow the MODEL",
@@ -65,18 +67,8 @@ def ignored_shift(model, shift: float, slot: str) -> float | None:
     return model_shift(model)
 
 
-def _keep_loadable(model, clone, copy) -> None:
-    """Make the copies of a clone on other GPUs children of the MODEL's own.
-
-    ComfyUI unloads a model through the patcher that loaded it or, when that is gone, its parent. Here the parent would
-    be the clone, which is gone with the run, and the memory on those GPUs could not be had back.
-    """
-    own = model.get_additional_models_with_key("multigpu")
-    copy.parent = next((each for each in own if each.model is copy.model), copy.parent)
-
-
 def _own_sampling(model) -> comfy.model_sampling.ModelSamplingDiscreteFlow:
-    sampling = model.get_model_object("model_sampling")
+    sampling = model.get_model_object(NAME)
     if not isinstance(sampling, comfy.model_sampling.ModelSamplingDiscreteFlow):
         raise InputError(
             f"a MODEL whose noise levels are those of {type(sampling).__mro__[1].__name__}, which have no shift",

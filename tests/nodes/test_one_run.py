@@ -22,6 +22,11 @@ def test_the_shift_of_the_model_is_followed_or_said_to_be_ignored(measured):
     assert all("shift 5" in line and "this run 12" in line for line in found["lines"])
 
 
+def test_the_models_keep_their_shift(measured):
+    found = measured["the_models_afterwards"]
+    assert found == {"shifts": ["finished", 8.0, 8.0, 8.0, 8.0], "native": 0}
+
+
 def test_step_caches_keep_to_their_percents_in_every_queue(measured):
     native, ours, pair = (measured["step_cache_windows"][label] for label in ("native", "ours", "pair"))
     assert ours == [native[1], native[1], 0, native[3]]

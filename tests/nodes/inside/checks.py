@@ -30,6 +30,7 @@ ALONE = (
     percent.percent_windows,
     percent.scheduled_hooks,
     percent.the_shift_of_the_model,
+    percent.the_models_afterwards,
     percent.step_cache_windows,
     one_run.added_during_the_run,
     one_run.set_on_the_first_alone,

@@ -1,5 +1,6 @@
 """What goes by percent of a run: equal to the native sampler, for both experts, in every queue."""
 
+import contextlib
 import functools
 import logging
 from collections import Counter
@@ -128,6 +129,29 @@ def the_shift_of_the_model():
     ]
     logging.getLogger().removeHandler(handler)
     return {"differences": found, "told": told, "lines": [line for line in lines if "shift" in line]}
+
+
+def the_models_afterwards():
+    """What a run at another shift leaves behind, finished or not: in the shift, and in the native sampler's numbers."""
+    (high, low), _ = pair()
+    conds, latent = windowed(0.0, 0.5), {"samples": torch.zeros(SHAPE)}
+
+    def native():
+        return comfy_nodes.common_ksampler(high, 5, 6, 3.0, "euler", "simple", *conds, latent)[0]["samples"]
+
+    def fail(*_):
+        raise torch.OutOfMemoryError("now")
+
+    before, shifts = native(), []
+    for hook in (None, fail):
+        handle = low.model.diffusion_model.register_forward_pre_hook(hook) if hook else None
+        with contextlib.suppress(torch.OutOfMemoryError):
+            run(high, low, steps=6, shift=3.0, shape=SHAPE, conds=conds)
+            shifts.append("finished")
+        if handle is not None:
+            handle.remove()
+        shifts += [model.get_model_object("model_sampling").shift for model in (high, low)]
+    return {"shifts": shifts, "native": difference(before, native())}
 
 
 def step_cache_windows():
