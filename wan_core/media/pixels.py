@@ -1,9 +1,11 @@
 """Values of pixels: [-1, 1] in the model, [0, 1] for callers, 8 bits in files."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from torch import Tensor
 
-from ..errors import NumericalError
+from ..errors import InputError, NumericalError
 
 
 def to_uint8(video: Tensor) -> np.ndarray:
@@ -39,3 +41,33 @@ def check_finite(frames: np.ndarray) -> None:
             "finite latents and weights",
             "Decode in float32, and check the VAE file",
         )
+
+
+def clip_to_uint8(frames) -> np.ndarray:
+    """Frames in any form → (T, H, W, 3) uint8."""
+    if not isinstance(frames, (Tensor, np.ndarray)):
+        frames = [_as_array(frame) for frame in frames] if isinstance(frames, Iterable) else []
+        if len({frame.shape for frame in frames}) != 1:
+            raise InputError("no frames, or frames of different sizes", "frames of one size (H, W, 3)")
+        frames = np.stack(frames)
+    frames = _as_array(frames)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise InputError(
+            f"frames of shape {frames.shape}",
+            "one clip (T, H, W, 3) with at least one frame",
+            "Pass out.frames[0], not out.frames",
+        )
+    if frames.dtype == np.uint8:
+        return frames
+    if frames.dtype.kind != "f" or not is_unit(frames):
+        raise InputError(
+            f"frames of {frames.dtype} with values from {frames.min()} to {frames.max()}", "uint8, or floats in [0, 1]"
+        )
+    return np.stack([unit_to_uint8(frame.astype(np.float32)) for frame in frames])
+
+
+def _as_array(frames) -> np.ndarray:
+    if isinstance(frames, Tensor):
+        frames = frames.detach().cpu()
+        return (frames.float() if frames.is_floating_point() else frames).numpy()
+    return np.asarray(frames)
