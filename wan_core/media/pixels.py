@@ -5,12 +5,17 @@ from collections.abc import Iterable
 import numpy as np
 from torch import Tensor
 
-from ..errors import InputError, NumericalError
+from ..errors import InputError
+from ..validate import finite
 
 
 def to_uint8(video: Tensor) -> np.ndarray:
-    """A decoded chunk (3, T, H, W) in [-1, 1] → (T, H, W, 3) uint8, truncated as officially (0 becomes 127)."""
-    return unit_to_uint8(((video.float().clamp(-1, 1) + 1) / 2).permute(1, 2, 3, 0).cpu().numpy())
+    """A decoded chunk (3, T, H, W) in [-1, 1] → (T, H, W, 3) uint8, truncated as officially (0 becomes 127).
+
+    Raises:
+        NumericalError: NaN or infinity.
+    """
+    return unit_to_uint8(((video.float() + 1) / 2).permute(1, 2, 3, 0).cpu().numpy())
 
 
 def unit_to_uint8(frames: np.ndarray) -> np.ndarray:
@@ -19,8 +24,7 @@ def unit_to_uint8(frames: np.ndarray) -> np.ndarray:
     Raises:
         NumericalError: NaN or infinity, which would be black or white in the file.
     """
-    check_finite(frames)
-    return (frames.clip(0, 1) * 255).astype(np.uint8)
+    return (finite(frames).clip(0, 1) * 255).astype(np.uint8)
 
 
 def from_uint8(pixels: Tensor) -> Tensor:
@@ -31,16 +35,6 @@ def from_uint8(pixels: Tensor) -> Tensor:
 def is_unit(values: np.ndarray) -> bool:
     """Whether floats are finite and within [0, 1]; a thousandth beyond is rounding. True for no values."""
     return not values.size or bool(np.isfinite(values).all() and -1e-3 <= values.min() <= values.max() <= 1.001)
-
-
-def check_finite(frames: np.ndarray) -> None:
-    """Raises NumericalError where decoded frames hold NaN or infinity."""
-    if not np.isfinite(frames).all():
-        raise NumericalError(
-            "the VAE returned values that are not finite",
-            "finite latents and weights",
-            "Decode in float32, and check the VAE file",
-        )
 
 
 def clip_to_uint8(frames) -> np.ndarray:
