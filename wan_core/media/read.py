@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, VideoError
-from .ffmpeg import QUIET, Ffmpeg, options
+from .ffmpeg import QUIET, options
 from .metadata import from_ffmetadata
+from .program import Ffmpeg
 
 PICTURES_ONLY = ("-an", "-sn", "-dn")
 # Each picture begins with its size: "P6", width and height, and the largest value, in a line each.
