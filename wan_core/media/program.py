@@ -30,7 +30,10 @@ _NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # on Windows
 
 
 def program_path() -> str:
-    """The ffmpeg that imageio-ffmpeg would take; it runs each to choose, for as long as that takes."""
+    """The ffmpeg that imageio-ffmpeg would take: named, brought, conda's, or on the PATH.
+
+    Found here, because imageio-ffmpeg runs what it finds, and waits for that without end.
+    """
     named = os.environ.get("IMAGEIO_FFMPEG_EXE")
     brought = Path(imageio_ffmpeg.__file__).with_name("binaries").glob("ffmpeg*")
     of_conda = Path(sys.prefix, *(("Library", "bin") if sys.platform == "win32" else ("bin",)), "ffmpeg")
