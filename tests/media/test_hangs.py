@@ -24,6 +24,7 @@ from wan_core.media.mp4 import check_output, write_mp4
 from wan_core.media.program import PATIENCE
 from wan_core.media.read import count_frames, iter_video, read_metadata, read_video, video_info
 
+pytestmark = pytest.mark.slow  # a hang takes as long as the patience with it
 REAL = imageio_ffmpeg.get_ffmpeg_exe()
 SOUND = (torch.zeros(1, 16000), 16000)
 
@@ -81,7 +82,6 @@ def test_writing(tmp_path, monkeypatch, impatient, nothing_left, action):
     assert not list(out.iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("action", ["sleep 1000", "cat >/dev/null; sleep 1000"])
 def test_no_wait_takes_half_a_minute(tmp_path, monkeypatch, nothing_left, action):
     fake_ffmpeg(tmp_path, monkeypatch, action)
