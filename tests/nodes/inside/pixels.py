@@ -33,8 +33,8 @@ def outcome(decode):
 def infinite_pixels(tmp):
     """Way of decoding → the error it ends in, and what is left in the output folder."""
     host, latents, found = part("nodes.host.vae"), torch.zeros(1, 16, 2, 8, 8), {}
-    before = folder_paths.get_output_directory()
-    folder_paths.set_output_directory(tmp)
+    before, output = folder_paths.get_output_directory(), Path(tmp) / "output"
+    folder_paths.set_output_directory(str(output))
     for value in (float("inf"), -float("inf"), float("nan")):
         for name, vae in vaes(value):
             ways = {
@@ -46,7 +46,7 @@ def infinite_pixels(tmp):
                 ways["by the native node"] = lambda vae=vae: comfy_nodes.VAEDecode().decode(vae, {"samples": latents})
             found |= {f"{name} {way} {value}": outcome(decode) for way, decode in ways.items()}
     folder_paths.set_output_directory(before)
-    return found | {"left": [file.name for file in Path(tmp).rglob("*") if file.is_file()]}
+    return found | {"left": [file.name for file in output.rglob("*") if file.is_file()]}
 
 
 def finite_pixels(tmp):
