@@ -1,9 +1,10 @@
-"""Numbers that a caller passes, checked and named."""
+"""Numbers that a caller passes, checked and named, and those that a VAE returns."""
 
 import math
 from numbers import Integral, Real
+from typing import Protocol, TypeVar
 
-from .errors import InputError
+from .errors import InputError, NumericalError
 
 
 def either(values) -> str:
@@ -29,3 +30,32 @@ def real_number(name: str, value, low: float, high: float = math.inf, *, above: 
         limits = f"a finite number {'above' if above else 'of at least'} {low:g}"
         raise InputError(f"{name} is {value!r}", limits + (f" and at most {high:g}" if math.isfinite(high) else ""))
     return float(value)
+
+
+class Values(Protocol):
+    """A tensor or an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def min(self): ...
+
+    def max(self): ...
+
+
+Pixels = TypeVar("Pixels", bound=Values)
+
+
+def finite(pixels: Pixels) -> Pixels:
+    """Decoded pixels as they are; to be asked before they are clamped, which makes infinity black or white.
+
+    Raises:
+        NumericalError: NaN or infinity.
+    """
+    if 0 not in pixels.shape and not (math.isfinite(pixels.min()) and math.isfinite(pixels.max())):
+        raise NumericalError(
+            "the VAE returned values that are not finite",
+            "finite latents and weights",
+            "Decode in float32 (ComfyUI: --fp32-vae), and check the VAE file",
+        )
+    return pixels

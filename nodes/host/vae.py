@@ -1,5 +1,6 @@
 """Our VAE as a real ComfyUI VAE."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from ...wan_core.errors import InputError
 from ...wan_core.memory.estimate import decoding_bytes
 from ...wan_core.vae import WanVAE
 from ...wan_core.vae.tiling import decode_tiled, encode_tiled
+from ...wan_core.validate import finite
 from .checks import check_vae_latents
 from .loading import load_file
 
@@ -131,12 +133,22 @@ def load_vae(path: str) -> ComfyVAE:
 def stream_decode(vae, latents: torch.Tensor) -> Iterator[torch.Tensor]:
     """Frames (t, H, W, 3) in [0, 1] of the clip `latents` (1, C, T, h, w): a few at a time by ours, all by others."""
     if not isinstance(vae, ComfyVAE):
-        yield vae.decode(latents)[0]
+        yield _checked(vae).decode(latents)[0]
         return
     model = vae.load(vae.memory_used_decode(latents.shape, vae.vae_dtype))
     for frames in model.decode_chunks(latents):
         comfy.model_management.throw_exception_if_processing_interrupted()
         yield ((frames[0] + 1) / 2).permute(1, 2, 3, 0)
+
+
+def _checked(vae):
+    """A native VAE whose pixels are checked before it clamps them; ours checks its own."""
+    clamp = getattr(vae, "process_output", None)
+    if isinstance(vae, ComfyVAE) or clamp is None:
+        return vae
+    vae = copy.copy(vae)
+    vae.process_output = lambda image: clamp(finite(image))
+    return vae
 
 
 def decode(vae, latents: torch.Tensor, tile: int = 0, overlap: int = 64) -> torch.Tensor:
@@ -149,12 +161,14 @@ def decode(vae, latents: torch.Tensor, tile: int = 0, overlap: int = 64) -> torc
     stride = vae.spacial_compression_decode()
     side = tile // stride
     if not tile:
-        frames = vae.decode(latents)
+        frames = _checked(vae).decode(latents)
     elif isinstance(vae, ComfyVAE):
         model = vae.load(vae.memory_used_decode((1, 1, 1, side, side), vae.vae_dtype))
         frames = (decode_tiled(model, latents.to(vae.device), tile, overlap).movedim(1, -1) + 1) / 2
     else:
-        frames = vae.decode_tiled(latents, tile_x=side, tile_y=side, overlap=overlap // stride, tile_t=UNTILED)
+        frames = _checked(vae).decode_tiled(
+            latents, tile_x=side, tile_y=side, overlap=overlap // stride, tile_t=UNTILED
+        )
     return frames.reshape(-1, *frames.shape[-3:]).to(vae.output_device)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..shapes import video_frames
+from ..validate import finite
 from .model import WanVAE
 
 
@@ -20,7 +21,7 @@ def decode_tiled(vae: WanVAE, latents: Tensor, tile: int, overlap: int) -> Tenso
     Args:
         tile, overlap: in pixels; a tile is at least twice the VAE's stride, the overlap less than a tile.
     Raises:
-        InputError: a tile or an overlap that cannot be used.
+        InputError: a tile or an overlap that cannot be used. NumericalError: NaN or infinity.
     """
     stride = vae.config.space_stride
     b, _, n, h, w = latents.shape
@@ -35,7 +36,7 @@ def decode_tiled(vae: WanVAE, latents: Tensor, tile: int, overlap: int) -> Tenso
             video[:, :, frames, top:bottom, left:right] += chunk * blend.to(chunk)
             start = frames.stop
         weight[top:bottom, left:right] += blend.to(weight)
-    return video.div_(weight).clamp_(-1, 1)
+    return finite(video.div_(weight)).clamp_(-1, 1)
 
 
 def encode_tiled(vae: WanVAE, video: Tensor, tile: int, overlap: int) -> Tensor:

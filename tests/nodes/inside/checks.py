@@ -12,6 +12,7 @@ import loras
 import native
 import one_run
 import percent
+import pixels
 import prompts
 import solver
 import torch
@@ -62,6 +63,8 @@ WITH_FILES = (
     formats.stored_text_encoders,
     prompts.official_text,
     prompts.prompts_as_in_the_library,
+    pixels.infinite_pixels,
+    pixels.finite_pixels,
     loras.lora_pairs,
     loras.what_the_node_leaves_alone,
     loras.modulations_beside_other_runs,
