@@ -1,10 +1,11 @@
 """Sizes and defaults of the Wan2.2 family as frozen dataclasses; each number names its source."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
 
-from .errors import CheckpointError
+from .errors import CheckpointError, quoted
 
 TRAIN_TIMESTEPS = 1000  # Wan2.2 wan/configs/shared_config.py: num_train_timesteps
 # The default first; flow/solvers.py holds them, flow/schedule.py their grids.
@@ -18,23 +19,85 @@ NEGATIVE_PROMPT = (
 )
 
 
-def _check_numbers(config, *names: str) -> None:
-    """Refuse sizes that are no positive whole numbers, and an epsilon that is no positive number."""
-    for name in names:
-        value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**20:
-            raise CheckpointError(f"a model config with {name} = {value!r}", "a positive whole number")
-    if not isinstance(config.eps, (int, float)) or not 0 < config.eps < 1:
-        raise CheckpointError(f"a model config with eps = {config.eps!r}", "a small positive number")
+# Far above every released model: 40 layers, a vocabulary of 256,384.
+_MOST_LAYERS, _MOST = 256, 2**20
+_MOST_OF = {"layers": _MOST_LAYERS, "text_len": 4096}
 
 
-def _renamed(config: Mapping, names: Mapping[str, str]) -> dict:
-    """The entries of `config` that `names` maps, under our names."""
+def _is_whole(value: object, least: int = 1, most: int = _MOST) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_epsilon(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < 1
+
+
+def _is_row_of_layers(value: object) -> bool:
+    """Such as (0, 5, 10): whole numbers that rise."""
+    if not isinstance(value, tuple) or not all(_is_whole(n, 0, _MOST_LAYERS) for n in value):
+        return False
+    return all(first < second for first, second in itertools.pairwise(value))
+
+
+def _is_row_of_numbers(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(n, (int, float)) and abs(n) < _MOST for n in value)
+
+
+# Type of a field → what its values are, and whether one is. A size may be 0 where that is the field's default.
+_FIELD_TYPES: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
+    int: ("a positive whole number", _is_whole),
+    float: ("a small positive number", _is_epsilon),
+    str: ("a word", lambda value: isinstance(value, str)),
+    tuple[int, int, int]: ("(1, 2, 2)", lambda value: value == (1, 2, 2) and all(map(_is_whole, value))),
+    tuple[int, ...]: ("layers that exist, in order", _is_row_of_layers),
+    tuple[float, ...]: ("numbers", _is_row_of_numbers),
+}
+
+
+def _check_fields(cls: type, values: Mapping[str, Any]) -> None:
+    """Refuse values of another type or range than their fields have, before anything is computed with them."""
+    for entry in fields(cls):
+        if entry.name not in values:
+            continue
+        value, (needed, suits) = values[entry.name], _FIELD_TYPES[entry.type]
+        if entry.name in _MOST_OF:
+            most = _MOST_OF[entry.name]
+            needed, fine = f"{needed}, at most {most}", _is_whole(value, most=most)
+        else:
+            fine = suits(value) or (entry.type is int and entry.default == 0 and _is_whole(value, least=0))
+        if not fine:
+            raise CheckpointError(f"a model config with {entry.name} = {quoted(value)}", needed)
+
+
+def _all_values(config) -> dict[str, Any]:
+    return {entry.name: getattr(config, entry.name) for entry in fields(config)}
+
+
+def _stated(cls: type, config: Mapping, names: Mapping[str, str]) -> dict[str, Any]:
+    """The entries of `config` that `names` maps, under our names; each of its field's type and in its range."""
+    values = {
+        ours: tuple(config[theirs]) if isinstance(config[theirs], list) else config[theirs]
+        for theirs, ours in names.items()
+        if config.get(theirs) is not None
+    }
+    _check_fields(cls, values)
+    return values
+
+
+def _head_size(config: Mapping, name: str) -> int | None:
+    """The width of a head, where the config states it."""
+    size = config.get(name)
+    if size is not None and not _is_whole(size):
+        raise CheckpointError(f"a model config with {name} = {quoted(size)}", "a positive whole number")
+    return size
+
+
+def _mapping(config: object) -> Mapping:
     if not isinstance(config, Mapping):
         raise CheckpointError(
             f"a model config that is a {type(config).__name__}", "a dataclass of wan_core.config, or a dict"
         )
-    return {ours: config[theirs] for theirs, ours in names.items() if config.get(theirs) is not None}
+    return config
 
 
 @dataclass(frozen=True)
@@ -56,13 +119,11 @@ class DiTConfig:
     vace_channels: int = 96  # inactive 16 + reactive 16 + mask 64
 
     def __post_init__(self):
-        _check_numbers(
-            self, "dim", "ffn_dim", "heads", "layers", "in_channels", "out_channels", "text_dim", "text_len", "freq_dim"
-        )
-        if self.patch != (1, 2, 2) or not all(isinstance(n, int) and 0 <= n < self.layers for n in self.vace_layers):
+        _check_fields(DiTConfig, _all_values(self))
+        if self.vace_layers and self.vace_layers[-1] >= self.layers:
             raise CheckpointError(
-                f"a model config with patch {self.patch} and vace_layers {self.vace_layers}",
-                "patch (1, 2, 2), layers that exist",
+                f"a model config with {self.layers} layers and vace_layers {quoted(self.vace_layers)}",
+                "layers that exist",
             )
         if self.dim % self.heads or (self.dim // self.heads) % 2:
             raise CheckpointError(
@@ -91,19 +152,9 @@ class DiTConfig:
     @staticmethod
     def values(config: Mapping) -> dict:
         """The numbers that a config in either form states, under our names."""
-        diffusers = isinstance(config, Mapping) and "num_attention_heads" in config
-        values = _renamed(config, _DIT_DIFFUSERS if diffusers else _DIT_OFFICIAL)
-        try:
-            if "attention_head_dim" in config and "heads" in values:
-                values["dim"] = values["heads"] * config["attention_head_dim"]
-            for name in ("patch", "vace_layers"):
-                if name in values:
-                    values[name] = tuple(values[name])
-        except TypeError as error:
-            raise CheckpointError(
-                "a model config whose numbers make no sense", fix="Download config.json again"
-            ) from error
-        return values
+        names = _DIT_DIFFUSERS if "num_attention_heads" in _mapping(config) else _DIT_OFFICIAL
+        values, size = _stated(DiTConfig, config, names), _head_size(config, "attention_head_dim")
+        return values | ({"dim": values["heads"] * size} if size is not None and "heads" in values else {})
 
 
 _DIT_OFFICIAL = {
@@ -151,7 +202,7 @@ class TextConfig:
     eps: float = 1e-6
 
     def __post_init__(self):
-        _check_numbers(self, "dim", "dim_attn", "ffn_dim", "heads", "layers", "vocab", "buckets", "max_distance")
+        _check_fields(TextConfig, _all_values(self))
         if self.dim_attn % self.heads:
             raise CheckpointError(
                 f"a text encoder with {self.heads} heads of {self.dim_attn} values", "a width that divides"
@@ -168,12 +219,11 @@ class TextConfig:
     @staticmethod
     def values(config: Mapping) -> dict:
         """The numbers that a config in either form states, under our names."""
-        values = _renamed(config, _TEXT_HF if isinstance(config, Mapping) and "d_model" in config else _TEXT_OFFICIAL)
+        names = _TEXT_HF if "d_model" in _mapping(config) else _TEXT_OFFICIAL
+        values, size = _stated(TextConfig, config, names), _head_size(config, "d_kv")
         if config.get("shared_pos"):
             raise CheckpointError("a T5 encoder with one shared position table", "umT5: a table in every layer")
-        if isinstance(config.get("d_kv"), int) and isinstance(values.get("heads"), int):
-            values["dim_attn"] = config["d_kv"] * values["heads"]
-        return values
+        return values | ({"dim_attn": values["heads"] * size} if size is not None and "heads" in values else {})
 
 
 _TEXT_OFFICIAL = {
@@ -243,6 +293,15 @@ class VAEConfig:
 
     multipliers: ClassVar[tuple[int, ...]] = (1, 2, 4, 4)  # width of each stage, in units of dim
     temporal_down: ClassVar[tuple[bool, ...]] = (False, True, True)  # encoder resamplings that also halve time
+
+    def __post_init__(self):
+        _check_fields(VAEConfig, _all_values(self))
+        if self.version not in ("2.1", "2.2") or not len(self.mean) == len(self.std) == self.z_channels:
+            raise CheckpointError(
+                f"a VAE config of version {quoted(self.version)} with {self.z_channels} channels, "
+                f"{len(self.mean)} means and {len(self.std)} deviations",
+                "version 2.1 or 2.2, and one of each for every channel",
+            )
 
     @property
     def pixel_fold(self) -> int:

@@ -2,17 +2,19 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..config import DiTConfig, TextConfig, VAEConfig
 from ..cpu import make_dit, make_vae
 from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
-from ..errors import CheckpointError
+from ..errors import LONGEST_EXCERPT, CheckpointError, some
 from ..text import UMT5
 from ..vae import WanVAE
 from .families import check_family
@@ -44,7 +46,7 @@ def load_dit(
     """
     weights = open_part(source, "dit")
     config = infer_dit(weights, config or sibling_config(source))
-    return _build(lambda: make_dit(config), weights, dtype, device, keep=is_float32_layer)
+    return _build(make_dit, config, weights, dtype, device, keep=is_float32_layer)
 
 
 def load_vae(
@@ -61,7 +63,7 @@ def load_vae(
     """
     weights = open_part(source, "vae")
     config = infer_vae(weights, config)
-    return _build(lambda: make_vae(config), weights, dtype or torch.float32, device)
+    return _build(make_vae, config, weights, dtype or torch.float32, device)
 
 
 def load_text_encoder(
@@ -81,7 +83,7 @@ def load_text_encoder(
     config = infer_text(weights, config)
     if dtype is None and main_dtype(weights) == torch.float16:
         dtype = torch.bfloat16
-    return _build(lambda: UMT5(config), weights, dtype, device)
+    return _build(UMT5, config, weights, dtype, device)
 
 
 def is_float32_layer(name: str) -> bool:
@@ -128,7 +130,8 @@ def sibling_config(source: Source) -> dict | None:
 
 
 def _build(
-    construct: Callable[[], Module],
+    construct: Callable[[Any], Module],
+    config: DiTConfig | VAEConfig | TextConfig,
     weights: Weights,
     dtype: torch.dtype | None,
     device: torch.device | str,
@@ -139,13 +142,13 @@ def _build(
     Args:
         keep: names of parameters that are not cast to a narrower dtype.
     """
+    device, dtype = usable_device(device), usable_dtype(dtype)
+    _check_names(weights, expected_shapes(construct, config))
     with torch.device("meta"), _NoRandomNumbers():
-        module = construct()
-    device, dtype, expected = usable_device(device), usable_dtype(dtype), module.state_dict()
-    _check_names(weights, expected)
+        module = construct(config)
     dtype = _compute_dtype(weights, dtype)
     state: dict[str, Tensor] = {}
-    for name in expected:
+    for name in module.state_dict():
         info = weights.info[name]
         target = info.dtype if keep(name) and info.dtype.itemsize >= dtype.itemsize else dtype
         if info.qtype:
@@ -156,6 +159,31 @@ def _build(
             state[name] = weights.tensor(name, transient=True).to(device, target)
     module.load_state_dict(state, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def expected_shapes(
+    construct: Callable[[Any], nn.Module], config: DiTConfig | VAEConfig | TextConfig
+) -> dict[str, tuple[int, ...]]:
+    """Name → shape of all that a model of this config holds, without building it.
+
+    A model of two blocks is built without memory; its second block stands for all that follow.
+    """
+    counts: dict[str, int] = {}
+    sample = config
+    if isinstance(config, DiTConfig):
+        counts = {"blocks": config.layers, "vace_blocks": len(config.vace_layers)}
+        sample = replace(config, layers=min(config.layers, 2), vace_layers=(0, 1)[: len(config.vace_layers)])
+    elif isinstance(config, TextConfig):
+        counts = {"blocks": config.layers}
+        sample = replace(config, layers=min(config.layers, 2))
+    with torch.device("meta"), _NoRandomNumbers():
+        state = construct(sample).state_dict()
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, tensor in state.items():
+        group, second, rest = name.partition(".1.")
+        numbers = range(1, counts[group]) if second and group in counts else ()
+        shapes |= {f"{group}.{n}.{rest}": tuple(tensor.shape) for n in numbers} or {name: tuple(tensor.shape)}
+    return shapes
 
 
 def _compute_dtype(weights: Weights, dtype: torch.dtype | None) -> torch.dtype:
@@ -179,27 +207,24 @@ class _NoRandomNumbers(TorchFunctionMode):
         return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **kwargs)
 
 
-def _check_names(weights: Weights, expected: Mapping[str, Tensor]) -> None:
+def _check_names(weights: Weights, expected: Mapping[str, tuple[int, ...]]) -> None:
     missing = [name for name in expected if name not in weights]
     unknown = [name for name in weights if name not in expected]
-    wrong = [name for name in expected if name in weights and weights.shape(name) != tuple(expected[name].shape)]
+    wrong = [name for name in expected if name in weights and weights.shape(name) != expected[name]]
     if not (missing or unknown or wrong):
         return
+    room = LONGEST_EXCERPT if not (missing and unknown) else LONGEST_EXCERPT // 2
     problems = []
     if missing:
-        problems.append(f"lacks {len(missing)} of {len(expected)} tensors ({_some(missing)})")
+        problems.append(f"lacks {len(missing)} of {len(expected)} tensors ({some(missing, room)})")
     if unknown:
-        problems.append(f"has {len(unknown)} tensors this model does not know ({_some(unknown)})")
+        problems.append(f"has {len(unknown)} tensors this model does not know ({some(unknown, room)})")
     if wrong:
         name = wrong[0]
-        shapes = f"{name} is {weights.shape(name)} instead of {tuple(expected[name].shape)}"
+        shapes = f"{name} is {weights.shape(name)} instead of {expected[name]}"
         problems.append(f"has {len(wrong)} tensors of another shape ({shapes})")
     raise CheckpointError(
         f"{weights.source} {' and '.join(problems)}",
         "a complete checkpoint of this model",
         "Download it again, or pass the config= that it was made with",
     )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

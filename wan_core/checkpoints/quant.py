@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, excerpt
 from .formats import Weights
 from .formats.ggml import FORMATS
 
@@ -58,6 +58,8 @@ class QuantizedTensor(Tensor):
     def dequantize_rows(self, ids: Tensor) -> Tensor:
         """Some rows of a matrix: ids (…) int64 → (…, columns)."""
         stored, scale, flat = self.stored, self.scale, ids.flatten()
+        if self.qtype and self.shape[1] % FORMATS[self.qtype].weights:  # blocks that reach over the end of a row
+            return self.dequantize()[ids]
         stored = stored.view(self.shape[0], -1, stored.shape[1])[flat].flatten(0, 1) if self.qtype else stored[flat]
         scale = scale[flat] if scale is not None and scale.ndim else scale
         return self._dequantize(stored, scale).view(*ids.shape, self.shape[1])
@@ -128,8 +130,9 @@ def check_quantization(weights: Weights) -> None:
     """
     for layer, (quant, rotated) in _layer_formats(weights).items():
         if quant not in _SUPPORTED or rotated:
+            turned = " with a rotation" if rotated else ""
             raise CheckpointError(
-                f"{weights.source} stores {layer} as {quant}{' with a rotation' if rotated else ''}",
+                f"{weights.source} stores {excerpt(layer, 100)} as {excerpt(quant, 60)}{turned}",
                 ", ".join(_SUPPORTED) + ", or GGUF",
                 "Load this file in ComfyUI, or use another file of the same model",
             )
@@ -159,13 +162,14 @@ def quantized_weight(weights: Weights, name: str, dtype: torch.dtype, device: to
     """A weight that `mark_quantized` marked, to be computed with in `dtype`.
 
     Raises:
-        CheckpointError: its scale is of another size.
+        CheckpointError: its scale is of another size, or for the rows of what is no matrix.
     """
     info, scale = weights.info[name], weights.scales.get(name)
-    if scale is not None and scale.numel() not in (1, info.shape[0]):
+    rows = info.shape[0] if len(info.shape) == 2 else 1
+    if scale is not None and scale.numel() not in (1, rows):
         raise CheckpointError(
             f"{weights.source} has {scale.numel()} scales for {name} of shape {info.shape}",
-            "one, or one for each row",
+            "one, or one for each row of a matrix",
             "Load this file in ComfyUI, or use another file of the same model",
         )
     if scale is not None:

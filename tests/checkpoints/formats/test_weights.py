@@ -68,5 +68,8 @@ def test_arrays_of_the_header(tmp_path):
 
     write_gguf(tmp_path / "model.gguf", STATE, lambda name, t: "F32", more=more)
     weights = open_weights(tmp_path / "model.gguf")
-    assert weights.metadata_array("words") == ["one", "two"] and weights.metadata_array("numbers") == [1.5, 2.5]
-    assert weights.metadata_array("absent") is None and from_state_dict(STATE).metadata_array("words") is None
+    assert weights.metadata_array("words", str) == ["one", "two"]
+    assert weights.metadata_array("numbers", float) == [1.5, 2.5]
+    assert weights.metadata_array("absent", str) == from_state_dict(STATE).metadata_array("words", str) == []
+    with pytest.raises(CheckpointError, match="'one'.*under words.*a list of float"):
+        weights.metadata_array("words", float)
