@@ -144,6 +144,7 @@ def _build(
     """
     device, dtype = usable_device(device), usable_dtype(dtype)
     _check_names(weights, expected_shapes(construct, config))
+    _check_numbers(weights)
     with torch.device("meta"), _NoRandomNumbers():
         module = construct(config)
     dtype = _compute_dtype(weights, dtype)
@@ -205,6 +206,17 @@ class _NoRandomNumbers(TorchFunctionMode):
         if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **kwargs)
+
+
+def _check_numbers(weights: Weights) -> None:
+    whole = [name for name, info in weights.info.items() if not (info.qtype or info.dtype.is_floating_point)]
+    if whole:
+        dtype = str(weights.info[whole[0]].dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{weights.source} stores {len(whole)} tensors as {dtype} without a scale, such as {whole[0]}",
+            "floating-point numbers, or a format of quantization that is known here",
+            "Load this file in ComfyUI, or use another file of the same model",
+        )
 
 
 def _check_names(weights: Weights, expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -44,7 +44,7 @@ def _run(kind: str, options: argparse.Namespace) -> int:
                 shutil.copytree(Path(scratch) / "files", kept, dirs_exist_ok=True)
                 print(f"{kind}: seed {number} fails, its files are in {kept}\n{error}", flush=True)
             done = (number - options.seed + 1) * _RUN
-            if done % 1000 == 0:
+            if done % 1000 == 0 and done < options.count:
                 print(f"{kind}: {done:,} files, {time.monotonic() - start:.0f} s, {failures} failed", flush=True)
     reader.close()
     print(f"{kind}: {options.count:,} files, {time.monotonic() - start:.0f} s, {failures} failed", flush=True)
