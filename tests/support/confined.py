@@ -34,10 +34,14 @@ class Reader:
         self._process = None
 
     def open(self, path: Path, doors: str = "weights") -> str:
-        """The message of the typed error that the file was refused with, or "" for a file that was read.
+        """The first of `messages`."""
+        return self.messages(path, doors)[0]
+
+    def messages(self, path: Path, doors: str = "weights") -> list[str]:
+        """The message of the typed error that each door refused the file with, or "" where it was read.
 
         Args:
-            doors: a key of DOORS. The message is that of the first; all are tried.
+            doors: a key of DOORS.
         Raises:
             AssertionError: any other error, a crash, a hang, too much time or memory, or a message that is too long.
         """
@@ -50,7 +54,7 @@ class Reader:
             assert answer["seconds"] <= SECONDS, f"{door}: {answer['seconds']:.1f} s"
             assert len(message.replace(str(path), "")) <= LONGEST, f"{door}: a message of {len(message):,} characters"
             assert not message or message.isprintable(), f"{door}: control characters in {message!r}"
-        return answers[0]["message"]
+        return [answer["message"] for answer in answers]
 
     def _ask(self, doors: str, path: Path) -> list[dict]:
         if self._process is None:
