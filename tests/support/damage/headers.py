@@ -1,5 +1,6 @@
 """Safetensors files, alone and as shards with their index."""
 
+import copy
 import itertools
 import json
 import math
@@ -45,7 +46,7 @@ def file_of(entries: list, size: int, longer: int = 0) -> bytes:
 def safetensors(draw, parts=(*PARTS, *WHOLE)) -> dict[str, bytes]:
     shapes = draw(altered(list(parts)))
     entries, size = header_of(shapes, draw(st.lists(st.sampled_from(list(DTYPES)), min_size=1, max_size=3)))
-    metadata = draw(st.sampled_from(METADATA))
+    metadata = copy.deepcopy(draw(st.sampled_from(METADATA)))
     if metadata is not None:
         entries.insert(0, ["__metadata__", metadata])
     for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):

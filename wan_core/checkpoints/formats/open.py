@@ -77,7 +77,8 @@ def _open_file(path: Path) -> Weights:
             file.seek(0)
             return _READERS[expected](path, file)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be opened ({error.strerror})", "a file that you may read") from error
+        why = error.strerror or excerpt(error)  # the safetensors library gives no number
+        raise CheckpointError(f"{path} cannot be opened ({why})", "a regular file that you may read") from error
 
 
 def _reject_failed_download(path: Path, start: bytes) -> None:
