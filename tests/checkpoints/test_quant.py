@@ -303,6 +303,8 @@ def test_a_crafted_header_does_not_hang_or_allocate(tmp_path):
         struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + string + struct.pack("<IIQ", 9, 8, 2**60),
         struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + string + struct.pack("<IIQ", 9, 9, 2**60),
         struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + string + struct.pack("<IIQ", 9, 0, 2**63),
+        struct.pack("<4sIQQ", b"GGUF", 3, 0, 20)
+        + b"".join(struct.pack("<QBIQ", 1, 65 + n, 8, 1 << 20) + bytes(1 << 20) for n in range(20)),
         struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + string + struct.pack("<I4QIQ", 4, *[2**62] * 4, 0, 0),
         struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + string + struct.pack("<IQIQ", 1, 2**40, 0, 0),
     ]

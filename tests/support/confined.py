@@ -6,6 +6,7 @@ python -m tests.support.confined     reads a JSON list a line, [doors, path]; an
 import json
 import logging
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ SPARE = 256 << 20  # bytes that opening a file may take beside the file's own si
 SECONDS = 5  # of processor time that one door may take
 LONGEST = 600  # characters of a message beside the paths in it: what is needed and what to do, and 200 of the file
 _LIMIT = 4 << 30  # of address space, beside what the process has at its start: more is refused by the kernel
-_HANGS = 60  # seconds, even on a busy machine
+_HANGS = 120  # seconds without an answer, even on a busy machine
 
 
 class Reader:
@@ -58,14 +59,7 @@ class Reader:
 
     def _ask(self, doors: str, path: Path) -> list[dict]:
         if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.confined"],
-                cwd=Path(__file__).parents[2],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            assert self._line(_HANGS) == "ready\n"
+            self._start()
         print(json.dumps([doors, str(path)]), file=self._process.stdin, flush=True)
         line = self._line(_HANGS)
         if not line:
@@ -73,6 +67,18 @@ class Reader:
             self.close()
             raise AssertionError(f"{path.name} {what} the process that opens it")
         return json.loads(line)
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.confined"],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if self._line(5 * _HANGS) != "ready\n":
+            self.close()
+            raise RuntimeError("the process that opens files does not start")
 
     def _line(self, seconds: float) -> str:
         ready, _, _ = select.select([self._process.stdout], [], [], seconds)
@@ -153,6 +159,7 @@ def _judge(door: Callable[[Path], object], path: Path) -> dict:
 def _measured(door: Callable[[Path], object], path: Path) -> dict:
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     at_rest, start = _status("VmRSS:"), time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, 4 * SECONDS)  # of processor time: what hangs is killed
     answer = _judge(door, path)
     return answer | {
         "door": door.__name__,

@@ -56,8 +56,8 @@ _UNSUPPORTED = {
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _ALIGNMENTS = tuple(str(2**n) for n in range(3, 13))
-# Of one array: elements, and bytes of strings. The vocabulary of umT5 has 256,384 words of 4 MB.
-_LONGEST_ARRAY, _LARGEST_ARRAY = 400_000, 16 << 20
+_LONGEST_ARRAY = 400_000  # elements; the vocabulary of umT5 has 256,384
+_LARGEST_TEXT = 16 << 20  # bytes of an array of strings, and of all other metadata; umT5's vocabulary has 4 MB
 
 
 def read_gguf(path: Path, file: BinaryIO) -> Weights:
@@ -142,6 +142,7 @@ class _Header:
     def __init__(self, cursor: _Cursor):
         self._cursor = cursor
         self.metadata: dict[str, str] = {}
+        self._text = 0  # characters of metadata so far
         self.arrays: dict[str, _Array] = {}
         if cursor.take(4) != b"GGUF":
             raise cursor.damaged("other bytes than GGUF at its start")
@@ -165,6 +166,9 @@ class _Header:
             raise cursor.damaged(f"the metadata {quoted(key)} twice")
         if type_ == _STRING:
             self.metadata[key] = cursor.string()
+            self._text += len(self.metadata[key])
+            if self._text > _LARGEST_TEXT:
+                raise cursor.damaged(f"{self._text:,} characters of metadata")
         elif type_ in _NUMBERS:
             self.metadata[key] = str(cursor.number(_NUMBERS[type_]))
         elif type_ == _ARRAY:
@@ -185,7 +189,7 @@ class _Header:
             return
         for _ in range(array.length):
             cursor.skip(cursor.number("Q"))
-        if cursor.position - array.start > _LARGEST_ARRAY:
+        if cursor.position - array.start > _LARGEST_TEXT:
             raise cursor.damaged(f"{cursor.position - array.start:,} bytes of strings under {quoted(key)}")
 
     def _read_tensor(self) -> _TensorEntry:
