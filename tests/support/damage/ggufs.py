@@ -103,9 +103,9 @@ def _tokenizer(draw) -> list[Entry]:
 @st.composite
 def gguf(draw) -> dict[str, bytes]:
     entries: list[Entry] = [("general.architecture", _STRING, string(draw(st.sampled_from([b"wan", b"x" * 10_000]))))]
-    for _ in range(draw(st.integers(0, 3))):
+    for key in draw(st.lists(st.sampled_from(_KEYS), max_size=2, unique=draw(st.integers(0, 5)) > 0)):
         kind = draw(st.sampled_from([*GGUF_NUMBERS, 8, 9, 9, 13]))
-        entries.append((draw(st.sampled_from(_KEYS)), kind, draw(_value(kind))))
+        entries.append((key, kind, draw(_value(kind))))
     if draw(st.booleans()):
         entries += draw(_tokenizer())
     tensors, data = [], b""

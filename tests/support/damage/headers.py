@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from tests.support.damage.values import NAMES, PARTS, VALUES, WHOLE, altered, damaged_bytes, damaged_json
 
 METADATA = [
-    None,
-    None,
+    *[None] * 8,
     {},
     {"title": "high noise"},
     {"x": 3},
@@ -49,7 +48,7 @@ def safetensors(draw, parts=(*PARTS, *WHOLE)) -> dict[str, bytes]:
     metadata = copy.deepcopy(draw(st.sampled_from(METADATA)))
     if metadata is not None:
         entries.insert(0, ["__metadata__", metadata])
-    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+    for _ in range(draw(st.sampled_from([0, 0, 0, 0, 1, 2]))):
         entry = draw(st.sampled_from(entries))
         fields = entry[1] if isinstance(entry[1], dict) else {}
         match draw(
