@@ -1,11 +1,11 @@
 """Sizes and defaults of the Wan2.2 family as frozen dataclasses; each number names its source."""
 
-import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from .errors import CheckpointError, quoted
+from .fields import check_values, head_size, mapping, stated_values
 
 TRAIN_TIMESTEPS = 1000  # Wan2.2 wan/configs/shared_config.py: num_train_timesteps
 # The default first; flow/solvers.py holds them, flow/schedule.py their grids.
@@ -17,87 +17,6 @@ NEGATIVE_PROMPT = (
     "残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，"
     "三条腿，背景人很多，倒着走"
 )
-
-
-# Far above every released model: 40 layers, a vocabulary of 256,384.
-_MOST_LAYERS, _MOST = 256, 2**20
-_MOST_OF = {"layers": _MOST_LAYERS, "text_len": 4096}
-
-
-def _is_whole(value: object, least: int = 1, most: int = _MOST) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def _is_epsilon(value: object) -> bool:
-    return isinstance(value, (int, float)) and 0 < value < 1
-
-
-def _is_row_of_layers(value: object) -> bool:
-    """Such as (0, 5, 10): whole numbers that rise."""
-    if not isinstance(value, tuple) or not all(_is_whole(n, 0, _MOST_LAYERS) for n in value):
-        return False
-    return all(first < second for first, second in itertools.pairwise(value))
-
-
-def _is_row_of_numbers(value: object) -> bool:
-    return isinstance(value, tuple) and all(isinstance(n, (int, float)) and abs(n) < _MOST for n in value)
-
-
-# Type of a field → what its values are, and whether one is. A size may be 0 where that is the field's default.
-_FIELD_TYPES: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
-    int: ("a positive whole number", _is_whole),
-    float: ("a small positive number", _is_epsilon),
-    str: ("a word", lambda value: isinstance(value, str)),
-    tuple[int, int, int]: ("(1, 2, 2)", lambda value: value == (1, 2, 2) and all(map(_is_whole, value))),
-    tuple[int, ...]: ("layers that exist, in order", _is_row_of_layers),
-    tuple[float, ...]: ("numbers", _is_row_of_numbers),
-}
-
-
-def _check_fields(cls: type, values: Mapping[str, Any]) -> None:
-    """Refuse values of another type or range than their fields have, before anything is computed with them."""
-    for entry in fields(cls):
-        if entry.name not in values:
-            continue
-        value, (needed, suits) = values[entry.name], _FIELD_TYPES[entry.type]
-        if entry.name in _MOST_OF:
-            most = _MOST_OF[entry.name]
-            needed, fine = f"{needed}, at most {most}", _is_whole(value, most=most)
-        else:
-            fine = suits(value) or (entry.type is int and entry.default == 0 and _is_whole(value, least=0))
-        if not fine:
-            raise CheckpointError(f"a model config with {entry.name} = {quoted(value)}", needed)
-
-
-def _all_values(config) -> dict[str, Any]:
-    return {entry.name: getattr(config, entry.name) for entry in fields(config)}
-
-
-def _stated(cls: type, config: Mapping, names: Mapping[str, str]) -> dict[str, Any]:
-    """The entries of `config` that `names` maps, under our names; each of its field's type and in its range."""
-    values = {
-        ours: tuple(config[theirs]) if isinstance(config[theirs], list) else config[theirs]
-        for theirs, ours in names.items()
-        if config.get(theirs) is not None
-    }
-    _check_fields(cls, values)
-    return values
-
-
-def _head_size(config: Mapping, name: str) -> int | None:
-    """The width of a head, where the config states it."""
-    size = config.get(name)
-    if size is not None and not _is_whole(size):
-        raise CheckpointError(f"a model config with {name} = {quoted(size)}", "a positive whole number")
-    return size
-
-
-def _mapping(config: object) -> Mapping:
-    if not isinstance(config, Mapping):
-        raise CheckpointError(
-            f"a model config that is a {type(config).__name__}", "a dataclass of wan_core.config, or a dict"
-        )
-    return config
 
 
 @dataclass(frozen=True)
@@ -119,7 +38,7 @@ class DiTConfig:
     vace_channels: int = 96  # inactive 16 + reactive 16 + mask 64
 
     def __post_init__(self):
-        _check_fields(DiTConfig, _all_values(self))
+        check_values(type(self), vars(self))
         if self.vace_layers and self.vace_layers[-1] >= self.layers:
             raise CheckpointError(
                 f"a model config with {self.layers} layers and vace_layers {quoted(self.vace_layers)}",
@@ -152,8 +71,8 @@ class DiTConfig:
     @staticmethod
     def values(config: Mapping) -> dict:
         """The numbers that a config in either form states, under our names."""
-        names = _DIT_DIFFUSERS if "num_attention_heads" in _mapping(config) else _DIT_OFFICIAL
-        values, size = _stated(DiTConfig, config, names), _head_size(config, "attention_head_dim")
+        names = _DIT_DIFFUSERS if "num_attention_heads" in mapping(config) else _DIT_OFFICIAL
+        values, size = stated_values(DiTConfig, config, names), head_size(config, "attention_head_dim")
         return values | ({"dim": values["heads"] * size} if size is not None and "heads" in values else {})
 
 
@@ -202,7 +121,7 @@ class TextConfig:
     eps: float = 1e-6
 
     def __post_init__(self):
-        _check_fields(TextConfig, _all_values(self))
+        check_values(type(self), vars(self))
         if self.dim_attn % self.heads:
             raise CheckpointError(
                 f"a text encoder with {self.heads} heads of {self.dim_attn} values", "a width that divides"
@@ -219,8 +138,8 @@ class TextConfig:
     @staticmethod
     def values(config: Mapping) -> dict:
         """The numbers that a config in either form states, under our names."""
-        names = _TEXT_HF if "d_model" in _mapping(config) else _TEXT_OFFICIAL
-        values, size = _stated(TextConfig, config, names), _head_size(config, "d_kv")
+        names = _TEXT_HF if "d_model" in mapping(config) else _TEXT_OFFICIAL
+        values, size = stated_values(TextConfig, config, names), head_size(config, "d_kv")
         if config.get("shared_pos"):
             raise CheckpointError("a T5 encoder with one shared position table", "umT5: a table in every layer")
         return values | ({"dim_attn": values["heads"] * size} if size is not None and "heads" in values else {})
@@ -295,7 +214,7 @@ class VAEConfig:
     temporal_down: ClassVar[tuple[bool, ...]] = (False, True, True)  # encoder resamplings that also halve time
 
     def __post_init__(self):
-        _check_fields(VAEConfig, _all_values(self))
+        check_values(type(self), vars(self))
         if self.version not in ("2.1", "2.2") or not len(self.mean) == len(self.std) == self.z_channels:
             raise CheckpointError(
                 f"a VAE config of version {quoted(self.version)} with {self.z_channels} channels, "
