@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from .errors import CheckpointError
+from .errors import CheckpointError, quoted
+from .fields import check_values, head_size, mapping, stated_values
 
 TRAIN_TIMESTEPS = 1000  # Wan2.2 wan/configs/shared_config.py: num_train_timesteps
 # The default first; flow/solvers.py holds them, flow/schedule.py their grids.
@@ -16,25 +17,6 @@ NEGATIVE_PROMPT = (
     "残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，"
     "三条腿，背景人很多，倒着走"
 )
-
-
-def _check_numbers(config, *names: str) -> None:
-    """Refuse sizes that are no positive whole numbers, and an epsilon that is no positive number."""
-    for name in names:
-        value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**20:
-            raise CheckpointError(f"a model config with {name} = {value!r}", "a positive whole number")
-    if not isinstance(config.eps, (int, float)) or not 0 < config.eps < 1:
-        raise CheckpointError(f"a model config with eps = {config.eps!r}", "a small positive number")
-
-
-def _renamed(config: Mapping, names: Mapping[str, str]) -> dict:
-    """The entries of `config` that `names` maps, under our names."""
-    if not isinstance(config, Mapping):
-        raise CheckpointError(
-            f"a model config that is a {type(config).__name__}", "a dataclass of wan_core.config, or a dict"
-        )
-    return {ours: config[theirs] for theirs, ours in names.items() if config.get(theirs) is not None}
 
 
 @dataclass(frozen=True)
@@ -59,16 +41,13 @@ class DiTConfig:
     reference_channels: int = 0  # latent channels of Fun-Control's reference image; 0: takes none
 
     def __post_init__(self):
-        _check_numbers(
-            self, "dim", "ffn_dim", "heads", "layers", "in_channels", "out_channels", "text_dim", "text_len", "freq_dim"
-        )
-        if self.patch != (1, 2, 2) or not all(isinstance(n, int) and 0 <= n < self.layers for n in self.vace_layers):
+        check_values(type(self), vars(self))
+        if self.vace_layers and self.vace_layers[-1] >= self.layers:
             raise CheckpointError(
-                f"a model config with patch {self.patch} and vace_layers {self.vace_layers}",
-                "patch (1, 2, 2), layers that exist",
+                f"a model config with {self.layers} layers and vace_layers {quoted(self.vace_layers)}",
+                "layers that exist",
             )
         branches = {name: getattr(self, name) for name in ("image_dim", "image_positions", "reference_channels")}
-        _check_numbers(self, *(name for name, size in branches.items() if size != 0))
         if (self.vace_layers and any(branches.values())) or (self.image_positions and not self.image_dim):
             raise CheckpointError(
                 f"a model config with vace_layers {self.vace_layers} and {branches}",
@@ -101,19 +80,9 @@ class DiTConfig:
     @staticmethod
     def values(config: Mapping) -> dict:
         """The numbers that a config in either form states, under our names."""
-        diffusers = isinstance(config, Mapping) and "num_attention_heads" in config
-        values = _renamed(config, _DIT_DIFFUSERS if diffusers else _DIT_OFFICIAL)
-        try:
-            if "attention_head_dim" in config and "heads" in values:
-                values["dim"] = values["heads"] * config["attention_head_dim"]
-            for name in ("patch", "vace_layers"):
-                if name in values:
-                    values[name] = tuple(values[name])
-        except TypeError as error:
-            raise CheckpointError(
-                "a model config whose numbers make no sense", fix="Download config.json again"
-            ) from error
-        return values
+        names = _DIT_DIFFUSERS if "num_attention_heads" in mapping(config) else _DIT_OFFICIAL
+        values, size = stated_values(DiTConfig, config, names), head_size(config, "attention_head_dim")
+        return values | ({"dim": values["heads"] * size} if size is not None and "heads" in values else {})
 
 
 _DIT_OFFICIAL = {
@@ -163,7 +132,7 @@ class TextConfig:
     eps: float = 1e-6
 
     def __post_init__(self):
-        _check_numbers(self, "dim", "dim_attn", "ffn_dim", "heads", "layers", "vocab", "buckets", "max_distance")
+        check_values(type(self), vars(self))
         if self.dim_attn % self.heads:
             raise CheckpointError(
                 f"a text encoder with {self.heads} heads of {self.dim_attn} values", "a width that divides"
@@ -180,12 +149,11 @@ class TextConfig:
     @staticmethod
     def values(config: Mapping) -> dict:
         """The numbers that a config in either form states, under our names."""
-        values = _renamed(config, _TEXT_HF if isinstance(config, Mapping) and "d_model" in config else _TEXT_OFFICIAL)
+        names = _TEXT_HF if "d_model" in mapping(config) else _TEXT_OFFICIAL
+        values, size = stated_values(TextConfig, config, names), head_size(config, "d_kv")
         if config.get("shared_pos"):
             raise CheckpointError("a T5 encoder with one shared position table", "umT5: a table in every layer")
-        if isinstance(config.get("d_kv"), int) and isinstance(values.get("heads"), int):
-            values["dim_attn"] = config["d_kv"] * values["heads"]
-        return values
+        return values | ({"dim_attn": values["heads"] * size} if size is not None and "heads" in values else {})
 
 
 _TEXT_OFFICIAL = {
@@ -255,6 +223,15 @@ class VAEConfig:
 
     multipliers: ClassVar[tuple[int, ...]] = (1, 2, 4, 4)  # width of each stage, in units of dim
     temporal_down: ClassVar[tuple[bool, ...]] = (False, True, True)  # encoder resamplings that also halve time
+
+    def __post_init__(self):
+        check_values(type(self), vars(self))
+        if self.version not in ("2.1", "2.2") or not len(self.mean) == len(self.std) == self.z_channels:
+            raise CheckpointError(
+                f"a VAE config of version {quoted(self.version)} with {self.z_channels} channels, "
+                f"{len(self.mean)} means and {len(self.std)} deviations",
+                "version 2.1 or 2.2, and one of each for every channel",
+            )
 
     @property
     def pixel_fold(self) -> int:

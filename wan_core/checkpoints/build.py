@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..cpu import make_dit, make_vae
 from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
-from ..errors import CheckpointError
+from ..errors import LONGEST_EXCERPT, CheckpointError, some
 from ..text import UMT5
 from ..vae import WanVAE
 from .expected import EXPECTED, NoRandomNumbers
@@ -235,11 +235,12 @@ def _check_names(weights: Weights, expected: Mapping[str, tuple[int, ...]]) -> N
     wrong = [name for name in expected if name in weights and weights.shape(name) != expected[name]]
     if not (missing or unknown or wrong):
         return
+    room = LONGEST_EXCERPT if not (missing and unknown) else LONGEST_EXCERPT // 2
     problems = []
     if missing:
-        problems.append(f"lacks {len(missing)} of {len(expected)} tensors ({_some(missing)})")
+        problems.append(f"lacks {len(missing)} of {len(expected)} tensors ({some(missing, room)})")
     if unknown:
-        problems.append(f"has {len(unknown)} tensors this model does not know ({_some(unknown)})")
+        problems.append(f"has {len(unknown)} tensors this model does not know ({some(unknown, room)})")
     if wrong:
         name = wrong[0]
         shapes = f"{name} is {weights.shape(name)} instead of {expected[name]}"
@@ -250,7 +251,3 @@ def _check_names(weights: Weights, expected: Mapping[str, tuple[int, ...]]) -> N
     elif not missing:
         fix = FOREIGN_FIX
     raise CheckpointError(f"{weights.source} {' and '.join(problems)}", "a complete checkpoint of this model", fix)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ..errors import CheckpointError, CheckpointNotFound
+from ..errors import CheckpointError, CheckpointNotFound, quoted
 from .build import identify_part, sibling_config
 from .formats import (
     Weights,
@@ -122,7 +122,8 @@ def _diffusers(folder: Path) -> ModelFolder:
     )
     if not isinstance(second, list) or len(second) != 2 or not is_ratio:
         raise CheckpointError(
-            f"{folder / 'model_index.json'} has transformer_2 {second!r} and boundary_ratio {boundary!r}",
+            f"{folder / 'model_index.json'} has transformer_2 {quoted(second, 100)} and boundary_ratio "
+            f"{quoted(boundary, 60)}",
             "the names of a library and a class, and a number from 0 to 1",
             "Download the file again",
         )

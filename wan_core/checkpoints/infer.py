@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..config import DiTConfig, TextConfig, VAEConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, quoted
 from .formats import Weights
 
 _QUANT_MARKERS = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")  # only quantized files have these
@@ -71,7 +71,7 @@ def infer_dit(weights: Weights, config: DiTConfig | Mapping | None = None) -> Di
     for name in ("dim", "layers"):
         if stated.get(name, inferred[name]) != inferred[name]:
             raise CheckpointError(
-                f"{weights.source} has {name} {inferred[name]} and its config says {stated[name]!r}",
+                f"{weights.source} has {name} {inferred[name]} and its config says {quoted(stated[name])}",
                 "the config of this model",
             )
     return DiTConfig(**inferred | stated)
@@ -96,7 +96,8 @@ def infer_vae(weights: Weights, config: VAEConfig | Mapping | None = None) -> VA
     for name, size in sizes.items():
         if config and config.get(name, size) != size:
             raise CheckpointError(
-                f"{weights.source} has {name} {size} and its config says {config[name]!r}", "the config of this VAE"
+                f"{weights.source} has {name} {size} and its config says {quoted(config[name])}",
+                "the config of this VAE",
             )
     return inferred
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, excerpt
 from .formats import Weights
 from .formats.ggml import FORMATS
 
@@ -58,6 +58,8 @@ class QuantizedTensor(Tensor):
     def dequantize_rows(self, ids: Tensor) -> Tensor:
         """Some rows of a matrix: ids (…) int64 → (…, columns)."""
         stored, scale, flat = self.stored, self.scale, ids.flatten()
+        if self.qtype and self.shape[1] % FORMATS[self.qtype].weights:  # blocks that reach over the end of a row
+            return self.dequantize()[ids]
         stored = stored.view(self.shape[0], -1, stored.shape[1])[flat].flatten(0, 1) if self.qtype else stored[flat]
         scale = scale[flat] if scale is not None and scale.ndim else scale
         return self._dequantize(stored, scale).view(*ids.shape, self.shape[1])
@@ -128,7 +130,7 @@ def check_quantization(weights: Weights) -> None:
     """
     for layer, quant in foreign_layers(weights).items():
         raise CheckpointError(
-            f"{weights.source} stores {layer} as {quant}",
+            f"{weights.source} stores {excerpt(layer, 100)} as {excerpt(quant, 80)}",
             ", ".join(_SUPPORTED) + ", or GGUF",
             "Load this file in ComfyUI, where its loader node takes it, or use another file of the same model",
         )
@@ -147,10 +149,10 @@ def check_scales(weights: Weights) -> None:
         )
     for name, scale in weights.scales.items():
         shape = weights.info[name].shape
-        if scale.numel() not in (1, *shape[:1]):
+        if scale.numel() not in (1, shape[0] if len(shape) == 2 else 1):
             raise CheckpointError(
                 f"{weights.source} has {scale.numel()} scales for {name} of shape {shape}",
-                "one, or one for each row",
+                "one, or one for each row of a matrix",
                 "Load this file in ComfyUI, or use another file of the same model",
             )
 

@@ -3,12 +3,16 @@
 import struct
 from pathlib import Path
 
+import torch
+
 from ..errors import CheckpointError
-from ..text import Tokenizer
+from ..text import LARGEST_PROTO, Tokenizer
 from .formats import Weights, open_weights
 
 _ARRAYS = "tokenizer.ggml."
 _PIECES = ("tokens", "scores", "token_type")
+_TYPES = range(1, 7)  # of a piece: normal 1, unknown 2, control 3, user-defined 4, unused 5, byte 6
+_LARGEST_SCORE = 1e30  # what float32 holds
 
 
 def open_tokenizer(source: str | Path | Weights, max_length: int = 512) -> Tokenizer:
@@ -42,7 +46,12 @@ def embedded_tokenizer(source: str | Path | Weights) -> bytes:
     """
     weights = source if isinstance(source, Weights) else open_weights(source)
     name = _embedded(weights)
-    return _from_arrays(weights) if name is None else weights.tensor(name).numpy().tobytes()
+    if name is None:
+        return _from_arrays(weights)
+    info = weights.info[name]
+    if info.dtype != torch.uint8 or info.qtype or info.parameters > LARGEST_PROTO:
+        raise _damaged(weights, f"{info.parameters:,} numbers of {info.dtype} under spiece_model", "bytes")
+    return weights.tensor(name).numpy().tobytes()
 
 
 def _embedded(weights: Weights) -> str | None:
@@ -64,19 +73,31 @@ def _from_arrays(weights: Weights) -> bytes:
     Source: sentencepiece_model.proto; the tokenizer keys of docs/gguf.md.
     """
     key = _ARRAYS
-    tokens, scores, types = (weights.metadata_array(key + name) for name in _PIECES)
-    if not tokens or not scores or not types or not len(tokens) == len(scores) == len(types):
+    tokens = weights.metadata_array(key + "tokens", str)
+    scores, types = weights.metadata_array(key + "scores", float), weights.metadata_array(key + "token_type", int)
+    charsmap = weights.metadata_array(key + "precompiled_charsmap", int)
+    if not tokens or not len(tokens) == len(scores) == len(types):
         raise _no_tokenizer(weights)
+    if not all(abs(score) < _LARGEST_SCORE for score in scores):
+        raise _damaged(weights, "scores that are no finite numbers", "logarithms of probabilities")
+    if not all(type_ in _TYPES for type_ in types):
+        raise _damaged(weights, "tokens of unknown types", f"types from {min(_TYPES)} to {max(_TYPES)}")
+    if not all(0 <= byte < 256 for byte in charsmap):
+        raise _damaged(weights, "a table of characters that is not made of bytes", "numbers from 0 to 255")
     pieces = b"".join(
         _field(1, _field(1, token.encode()) + b"\x15" + struct.pack("<f", score) + _number(3, type_))
         for token, score, type_ in zip(tokens, scores, types, strict=True)
     )
     flags = {3: "add_space_prefix", 4: "remove_extra_whitespaces"}
-    normaliser = _field(2, bytes(weights.metadata_array(key + "precompiled_charsmap") or ()))
+    normaliser = _field(2, bytes(charsmap))
     normaliser += b"".join(_number(field, weights.metadata.get(key + name) != "False") for field, name in flags.items())
     # A unigram model; unknown 2, end of sequence 1, no start of sequence, padding 0.
     unigram = _number(3, 1) + _number(40, 2) + _number(42, 1) + _number(43, 0)
     return pieces + _field(2, unigram) + _field(3, normaliser)
+
+
+def _damaged(weights: Weights, found: str, needed: str) -> CheckpointError:
+    return CheckpointError(f"{weights.source} has a damaged tokenizer: {found}", needed, "Download it again")
 
 
 def _varint(value: int) -> bytes:

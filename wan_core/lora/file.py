@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..checkpoints.formats import Weights, from_state_dict, open_weights
 from ..checkpoints.identify import expert_from_name
 from ..checkpoints.key_maps import DIT, rename
-from ..errors import CheckpointError
+from ..errors import CheckpointError, some
 from .compat import Sizes, base_warnings, nothing_applies, size_mismatch
 
 # What trainers write after a module's name → what the tensor is.
@@ -106,10 +106,9 @@ class LoraReport:
         if self.expert:
             line += f" to the {self.expert}-noise expert"
         if self.unknown:
-            more = ", …" if len(self.unknown) > 3 else ""
-            line += f", {len(self.unknown)} unknown: {', '.join(self.unknown[:3])}{more}"
+            line += f", {len(self.unknown)} unknown: {some(self.unknown)}"
         if self.misfits:
-            line += f", {len(self.misfits)} for other input channels skipped: {', '.join(self.misfits)}"
+            line += f", {len(self.misfits)} for other input channels skipped: {some(self.misfits)}"
         if self.skipped:
             line += f", {len(self.skipped)} of the Wan2.1 image branch skipped"
         return line

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..config import TextConfig
+from ..errors import CheckpointError
 
 # Official name of a layer → its name in Hugging Face files, ComfyUI's too. N is the number of the block.
 HUGGING_FACE = {
@@ -100,7 +101,14 @@ class UMT5(nn.Module):
             mask: (B, L), 1 for tokens and 0 for padding, which no token attends to.
         Returns:
             (B, L, dim) in the weights' dtype; rows of padding mean nothing.
+        Raises:
+            CheckpointError: ids that the vocabulary does not have: the tokenizer is of another model.
         """
+        if ids.numel() and int(ids.max()) >= self.config.vocab:
+            raise CheckpointError(
+                f"the tokenizer gives the id {int(ids.max())}, and the text encoder has {self.config.vocab} words",
+                "the tokenizer that the text encoder was trained with",
+            )
         return self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
 
 

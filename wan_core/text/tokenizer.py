@@ -1,8 +1,9 @@
 """Prompt cleaning and tokenisation, as the official code feeds umT5."""
 
+import contextlib
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from ..errors import CheckpointError, CheckpointNotFound
 
 EOS = 1  # umT5: pad 0, eos 1, no bos
+LARGEST_PROTO = 16 << 20  # bytes of spiece.model; umT5's has 4.5 MB
+_LARGEST_JSON = 64 << 20  # and its tokenizer.json 17 MB
 
 
 def clean(prompt: str) -> str:
@@ -46,11 +49,16 @@ class Tokenizer:
         import sentencepiece
 
         model = sentencepiece.SentencePieceProcessor()
-        try:
+        with _refused("a tokenizer that is not a sentencepiece model", "spiece.model of umT5"):
+            if len(proto) > LARGEST_PROTO:
+                raise ValueError("too large")
             model.LoadFromSerializedProto(proto)
-        except RuntimeError as error:
-            raise CheckpointError("a tokenizer that is not a sentencepiece model", "spiece.model of umT5") from error
-        return cls(model.EncodeAsIds, max_length)
+
+        def encode(text: str) -> list[int]:
+            with _refused("a sentencepiece model that cannot read this prompt", "spiece.model of umT5"):
+                return model.EncodeAsIds(text)
+
+        return cls(encode, max_length)
 
     @classmethod
     def from_folder(cls, folder: str | Path, max_length: int = 512) -> "Tokenizer":
@@ -61,16 +69,8 @@ class Tokenizer:
         """
         file = cls.file_in(folder)
         if file.suffix == ".model":
-            return cls.from_proto(file.read_bytes(), max_length)
-        import tokenizers
-
-        try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(f"{file} is damaged", fix="Download it again") from error
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return cls(lambda text: tokenizer.encode(text, add_special_tokens=False).ids, max_length)
+            return cls.from_proto(_read(file, LARGEST_PROTO), max_length)
+        return cls(_json_encoder(file), max_length)
 
     @staticmethod
     def file_in(folder: str | Path) -> Path:
@@ -88,3 +88,41 @@ class Tokenizer:
                 "Copy the folder google/umt5-xxl of the release there",
             )
         return file
+
+
+def _json_encoder(path: Path) -> Callable[[str], list[int]]:
+    import tokenizers
+
+    raw = _read(path, _LARGEST_JSON)
+    with _refused(f"{path} is damaged", "tokenizer.json of umT5"):
+        tokenizer = tokenizers.Tokenizer.from_buffer(raw)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+
+    def encode(text: str) -> list[int]:
+        with _refused(f"{path} cannot read this prompt", "tokenizer.json of umT5"):
+            return tokenizer.encode(text, add_special_tokens=False).ids
+
+    return encode
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(most + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})", "a file that you may read") from error
+    if len(raw) > most:
+        raise CheckpointError(f"{path} has more than {most:,} bytes", f"{path.name} of umT5")
+    return raw
+
+
+@contextlib.contextmanager
+def _refused(found: str, needed: str) -> Iterator[None]:
+    """What these libraries raise of a damaged file, which is nothing narrower, as ours."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # a panic in Rust is no Exception
+        raise CheckpointError(found, needed, "Download it again") from error

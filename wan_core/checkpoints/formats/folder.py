@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from ...errors import CheckpointError, CheckpointNotFound
+from ...errors import CheckpointError, CheckpointNotFound, some
 from .json_file import load_json
 
 SUFFIXES = {
@@ -145,7 +145,7 @@ def read_index(index: Path) -> dict[str, str]:
     missing = sorted(name for name in names if not _is_file(index.parent / name))
     if missing or not names:
         raise CheckpointNotFound(
-            f"{index.parent} lacks {', '.join(missing[:3]) + (', …' if len(missing) > 3 else '') or 'every shard'}",
+            f"{index.parent} lacks {some(missing) or 'every shard'}",
             f"all {len(names)} files of {index.name}",
             "Download the missing files again",
         )

@@ -20,6 +20,20 @@ if sys.platform == "linux":
     _PRIVATE = {"flags": mmap.MAP_PRIVATE | _MAP_NORESERVE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
 
 
+def map_header(path: Path, file: BinaryIO) -> mmap.mmap:
+    """An open file, to be read from.
+
+    Raises:
+        CheckpointError: it is empty, or on a system of files that cannot be mapped.
+    """
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path} cannot be mapped into memory ({error})", "a regular file", "Copy it to another disk"
+        ) from error
+
+
 def map_bytes(path: Path, start: int = 0, size: int | None = None) -> Tensor:
     """(size,) uint8: these bytes of a file; without a size, all from `start` to its end.
 
