@@ -13,6 +13,7 @@ from ..cpu import make_dit, make_vae
 from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
 from ..errors import CheckpointError
+from ..memory import typed_oom
 from ..text import UMT5
 from ..vae import WanVAE
 from .families import check_family
@@ -25,6 +26,7 @@ Source = str | Path | Mapping[str, Tensor] | Weights
 Module = TypeVar("Module", bound=nn.Module)
 
 
+@typed_oom()
 def load_dit(
     source: Source, config=None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> WanDiT:
@@ -47,6 +49,7 @@ def load_dit(
     return _build(lambda: make_dit(config), weights, dtype, device, keep=is_float32_layer)
 
 
+@typed_oom()
 def load_vae(
     source: Source, config=None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> WanVAE:
@@ -64,6 +67,7 @@ def load_vae(
     return _build(lambda: make_vae(config), weights, dtype or torch.float32, device)
 
 
+@typed_oom()
 def load_text_encoder(
     source: Source, config=None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> UMT5:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..config import DiTConfig, TextConfig, VAEConfig
 from ..errors import CheckpointNotFound
+from ..memory import typed_oom
 from .build import sibling_config
 from .families import describe_dit, family_of
 from .formats import Weights, checked_path, holds_part, open_weights
@@ -69,6 +70,7 @@ class FolderInfo:
         return "\n".join([head, *(str(part) for part in self.parts)])
 
 
+@typed_oom()
 def inspect(path: str | Path) -> PartInfo | FolderInfo:
     """What a weight file, a folder of shards, or a whole model folder is. Reads headers, never a weight.
 

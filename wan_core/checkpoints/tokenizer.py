@@ -4,10 +4,12 @@ import struct
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..memory import typed_oom
 from ..text import Tokenizer
 from .formats import Weights, open_weights
 
 
+@typed_oom()
 def open_tokenizer(source: str | Path | Weights, max_length: int = 512) -> Tokenizer:
     """From a tokenizer's folder, or from a text encoder that embeds it: ComfyUI's .safetensors, or GGUF.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +41,16 @@ class WanOutput:
             OutOfMemory: the device ran out of memory.
         """
         sample, offloader = range(len(self.latents))[sample], self.pipeline.offloader
-        vae = offloader.load(self.pipeline.vae)
+        vae = self.pipeline.vae
         try:
-            with typed_oom(offloader.device):
-                for chunk in vae.decode_chunks(self.latents[sample : sample + 1]):
-                    yield chunk[0]
+            with typed_oom():
+                chunks = offloader.load(vae).decode_chunks(self.latents[sample : sample + 1])
+                yield from map(itemgetter(0), chunks)
         finally:
             if offloader.exclusive:
                 offloader.offload(vae)
 
+    @typed_oom()
     def decode(self, sample: int = 0) -> np.ndarray:
         """Sample k as a (T, H, W, 3) float32 array in [0, 1]; decoded once and kept.
 
@@ -69,6 +71,7 @@ class WanOutput:
             self._decoded[sample] = clip
         return self._decoded[sample]
 
+    @typed_oom()
     def save(self, path: str | Path, fps: float | None = None, sample: int = 0) -> str:
         """Decode straight into an mp4, a few frames at a time, and return its path.
 
@@ -76,7 +79,7 @@ class WanOutput:
         Raises:
             InputError: no such folder, or not an mp4's name.
             VideoError: it cannot be written; the latents are still here to try again.
-            NumericalError: the VAE returned NaN or infinity.
+            NumericalError: the VAE returned NaN or infinity. OutOfMemory: the device ran out of memory.
         """
         rate = self.request.fps if fps is None else fps
         with closing(self.chunks(sample)) as chunks:

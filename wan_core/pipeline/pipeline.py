@@ -54,6 +54,7 @@ class WanPipeline:
         self._loras = LoraStack(high, low)
 
     @classmethod
+    @typed_oom()
     def from_pretrained(
         cls,
         path: str | Path,
@@ -75,12 +76,14 @@ class WanPipeline:
             InputError: a device, dtype or attention that cannot be used here.
             CheckpointNotFound: the folder, or a part of the model, is missing.
             CheckpointError: a damaged file, or parts that do not belong together.
+            OutOfMemory: no memory for it.
         """
         device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
         get_backend(attention)  # all three are refused before a file is looked for
         return cls.from_files(open_model(path), torch_dtype, device, attention)
 
     @classmethod
+    @typed_oom()
     def from_files(
         cls,
         files: ModelFiles,
@@ -114,6 +117,7 @@ class WanPipeline:
             device=device,
         )
 
+    @typed_oom()
     def to(self, device: torch.device | str) -> "WanPipeline":
         """Run on this device, every part staying there after its first use."""
         device = usable_device(device)
@@ -121,6 +125,7 @@ class WanPipeline:
         self.offloader = ModelOffloader(device)
         return self
 
+    @typed_oom()
     def enable_model_cpu_offload(self, device: torch.device | str | None = None) -> None:
         """Keep one part of the model on the device at a time; the low-noise expert is prefetched while the other runs.
 
@@ -143,6 +148,7 @@ class WanPipeline:
             for block in (*expert.blocks, *getattr(expert, "vace_blocks", ())):
                 block.compile(**options)
 
+    @typed_oom()
     def load_lora(self, path: str | Path, expert: str | None = None, strength: float = 1.0) -> list[LoraReport]:
         """Put a LoRA beside the weights of one expert or both; several add up. One line a report goes to the log.
 
@@ -159,6 +165,7 @@ class WanPipeline:
         self.offloader.offload()
         return self._loras.load(path, expert, strength)
 
+    @typed_oom()
     def unload_loras(self) -> None:
         """Leave both experts as they were loaded."""
         self.offloader.offload()
@@ -214,6 +221,7 @@ class WanPipeline:
         del given["self"]
         return self.generate(Options(**given))
 
+    @typed_oom()
     def generate(self, options: Options) -> WanOutput:
         """What a call of the pipeline does, with its parameters in one object."""
         if options.callback is not None and not callable(options.callback):
@@ -221,7 +229,7 @@ class WanPipeline:
         inputs = Inputs.resolve(self.preset, options)
         find_ffmpeg()  # the clip will want to be saved: better said now than after the sampling
         try:
-            with typed_oom(self.offloader.device):
+            with typed_oom():  # here too, so that the device's memory is free when it is given back below
                 request = replace(inputs.request, loras=self._loras.notes)
                 return WanOutput(self, request, self._latents(inputs, options.callback))
         finally:
@@ -232,6 +240,7 @@ class WanPipeline:
         positive, negative = self.encode_prompts(inputs.request)
         return self.denoise(inputs.request, positive, negative, self.condition(inputs), callback)
 
+    @typed_oom()
     @torch.no_grad()
     def encode_prompts(self, request: Request) -> tuple[list[Tensor], list[Tensor] | None]:
         """Embeddings (1, n, text_dim) of every prompt and every negative prompt; equal texts are encoded once.
@@ -247,11 +256,13 @@ class WanPipeline:
                 embeddings[text] = encoder(ids, mask)
         return [embeddings[text] for text in request.prompts], [embeddings[text] for text in negatives] or None
 
+    @typed_oom()
     @torch.no_grad()
     def condition(self, inputs: Inputs) -> Condition:
         """The given images, frames and masks, encoded for this model's task."""
         return encode_condition(lambda: self.offloader.load(self.vae), self.preset, inputs)
 
+    @typed_oom()
     def denoise(
         self,
         request: Request,

@@ -17,6 +17,7 @@ from ..conditioning import image_to_video
 from ..errors import CheckpointNotFound, InputError
 from ..media.images import clip_info, load_image, load_video
 from ..media.resize import resize
+from ..memory import typed_oom
 from ..shapes import VideoShape
 
 VIDEOS, IMAGES = {".mp4", ".mov", ".mkv", ".webm", ".gif"}, {".png", ".jpg", ".jpeg", ".webp"}
@@ -72,6 +73,7 @@ def pad(texts: Sequence[Tensor]) -> Tensor:
     return nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
 
 
+@typed_oom()
 def encode_folder(
     folder: str | Path, model: ModelFiles, shape: VideoShape, cache: Path, device: torch.device
 ) -> LatentDataset:

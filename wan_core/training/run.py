@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from ..errors import CheckpointError, InputError, NumericalError
+from ..memory import typed_oom
 
 Losses = Callable[[int, torch.Generator], dict[str, Tensor]]
 Tensors = list[Tensor] | tuple[Tensor, ...]
@@ -142,6 +143,7 @@ class TrainingRun:
         """As `generator`, for choices in Python."""
         return random.Random(self.config.seed * 1_000_003 + self.step)
 
+    @typed_oom()
     def train(self, losses_of: Losses, until: int | None = None, after: Iterable[Callable[[int], None]] = ()) -> None:
         """Minimise `losses_of(step, generator)["loss"]`; the other entries are only logged.
 
@@ -149,7 +151,7 @@ class TrainingRun:
             until: stop after this step of the schedule; None: at its end.
             after: called with the number of steps done, after each.
         Raises:
-            NumericalError: the loss is not finite.
+            NumericalError: the loss is not finite. OutOfMemory: the device ran out of memory.
         """
         last, sums = until or self.config.steps, dict[str, float]()
         with tqdm(total=last, initial=self.step, unit="step", mininterval=5, desc=self.folder.name) as bar:
