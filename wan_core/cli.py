@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .commands import BAD_INPUT, BAD_MODEL, FAILED, INTERRUPTED, OK, Command, demo, generate, inspect, plan, train
-from .commands.printing import one_line, printing
-from .errors import CheckpointError, InputError, WanError
+from .commands.printing import printing
+from .errors import CheckpointError, InputError, WanError, one_line
 
 COMMANDS: tuple[Command, ...] = (generate, inspect, plan, demo, train)
 CODES = ((CheckpointError, BAD_MODEL), (InputError, BAD_INPUT), (WanError, FAILED))  # the first that fits
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise output.failure
             return code
         except WanError as error:
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            print(f"error: {error}", file=sys.stderr)
             return next(code for kind, code in CODES if isinstance(error, kind))
         except OSError as error:  # a full disk, say, where no error of our own tells of it
             print(f"error: {one_line(f'{error.filename}: {error.strerror}')}.", file=sys.stderr)

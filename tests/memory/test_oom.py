@@ -133,7 +133,7 @@ def test_decoding_and_saving_with_the_vaes_way_to_the_device(pipe, tmp_path):
     def save():
         return out.save(tmp_path / "clip.mp4")
 
-    for use, most in ((frames, 20), (save, 4)):
+    for use, most in ((frames, 8), (save, 2)):
         for shortage in shortages(use, most):
             with pytest.raises(OutOfMemory) as caught, shortage, Ledger() as ledger:
                 use()

@@ -2,20 +2,12 @@
 
 import errno
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
-
-_CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]+")  # line breaks among them
-
-
-def one_line(message: object) -> str:
-    """A message without line breaks, or anything else that moves a terminal's cursor."""
-    return _CONTROL.sub(" ", str(message)).strip()
 
 
 class Printed:

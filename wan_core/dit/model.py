@@ -139,7 +139,7 @@ class WanDiT(nn.Module):
 
     def rope(self, grid: Grid, device) -> Tensor:
         """Rotary table (L, head_dim / 2) of the tokens."""
-        return rope_table([torch.arange(size) for size in grid], self.config.head_dim, device)
+        return rope_table([torch.arange(size, device="cpu") for size in grid], self.config.head_dim, device)
 
     def embed_time(self, t: Tensor, cache: RunCache | None = None) -> tuple[Tensor, Modulation]:
         """Embedding (U, D) of the distinct timesteps in t and the blocks' modulation, each computed once in a run."""

@@ -21,7 +21,7 @@ def rope_table(positions: Sequence[Tensor], head_dim: int, device=None) -> Tenso
     spatial = 2 * (head_dim // 6)
     axes = []
     for position, channels in zip(positions, (head_dim - 2 * spatial, spatial, spatial), strict=True):
-        ladder = BASE ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
+        ladder = BASE ** (-torch.arange(0, channels, 2, dtype=torch.float64, device="cpu") / channels)
         angles = torch.outer(position.double(), ladder)
         axes.append(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
     t, h, w = (len(position) for position in positions)

@@ -2,11 +2,13 @@
 
 import json
 import math
+import pickle
 import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -112,8 +114,8 @@ class TrainingRun:
         path = self.folder / "state.pt"
         if not path.is_file():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if set(state["parameters"]) != set(self.parameters):
+        state = read_state(path, self.device)
+        if set(state.get("parameters", ())) != set(self.parameters):
             raise CheckpointError(
                 f"{path} belongs to another model", "the run that this folder was made for", "Use another folder"
             )
@@ -197,6 +199,21 @@ class TrainingRun:
     def load_parameters(self, values: Mapping[str, Tensor]) -> None:
         """Give the parameters these values."""
         _copy(values, self.parameters)
+
+
+def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """A dict that an earlier run has written with `torch.save`.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} is damaged", "what an earlier run has written", "Delete it") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} is of another program", "what an earlier run has written", "Move it away")
+    return state
 
 
 @torch.no_grad()
