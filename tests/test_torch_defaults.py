@@ -18,49 +18,43 @@ MAKES_FLOATS = {"empty", "eye", "full", "linspace", "ones", "rand", "randn", "te
 MODULES = {"wan_core/dit/layers.py", "wan_core/vae/layers.py"}
 
 
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = demo_model("i2v-a14b", tmp_path_factory.mktemp("demo"))
-
-    def generate():
-        pipe = WanPipeline.from_pretrained(folder)
-        numbers = dict(width=64, height=64, num_frames=17, num_inference_steps=3, seed=3)
-        out = pipe("A red circle moves to the right", image=picture(64, 64), **numbers)
-        return out.latents, torch.from_numpy(out.frames[0])
-
-    return generate, generate()
+def generate(folder, **numbers):
+    pipe = WanPipeline.from_pretrained(folder)
+    out = pipe("A red circle moves", image=picture(64, 64), seed=3, num_inference_steps=2, **numbers)
+    return out.latents, torch.from_numpy(out.frames[0])
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_the_default_dtype_changes_no_number(clips, dtype):
-    generate, expected = clips
-    torch.set_default_dtype(dtype)
-    try:
-        found = generate()
-    finally:
-        torch.set_default_dtype(torch.float32)
-    for a, b in zip(found, expected, strict=True):
+@pytest.fixture
+def defaults():
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+
+
+def test_the_demo_is_the_same_under_float64(tmp_path, defaults):
+    folder, numbers = demo_model("i2v-a14b", tmp_path), dict(width=64, height=64, num_frames=9)
+    expected = generate(folder, **numbers)
+    torch.set_default_dtype(torch.float64)
+    for a, b in zip(generate(folder, **numbers), expected, strict=True):
         assert a.dtype == b.dtype == torch.float32 and torch.equal(a, b)
 
 
-def test_the_default_device_changes_no_number(clips):
-    generate, expected = clips
-    torch.set_default_device("meta")
-    try:
-        found = generate()
-    finally:
-        torch.set_default_device(None)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+@pytest.mark.parametrize("name", ["i2v-a14b", "ti2v-5b"])
+@pytest.mark.parametrize(
+    "choose", [lambda: torch.set_default_dtype(torch.bfloat16), lambda: torch.set_default_device("meta")]
+)
+def test_another_default_dtype_or_device_changes_nothing(official_folder, defaults, choose, name):
+    folder, numbers = official_folder(name), dict(width=64, height=64, num_frames=5)
+    expected = generate(folder, **numbers)
+    choose()
+    assert all(torch.equal(a, b) for a, b in zip(generate(folder, **numbers), expected, strict=True))
 
 
-def test_new_weights_are_the_same_under_any_default():
+def test_new_weights_are_the_same_under_any_default(defaults):
     config = tiny_preset("t2v-a14b").dit
     expected = new_expert(config, 0).state_dict()
     torch.set_default_dtype(torch.float64)
-    try:
-        found = new_expert(config, 0).state_dict()
-    finally:
-        torch.set_default_dtype(torch.float32)
+    found = new_expert(config, 0).state_dict()
     assert all(found[name].dtype == torch.float32 and torch.equal(found[name], expected[name]) for name in expected)
 
 

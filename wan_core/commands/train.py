@@ -110,9 +110,9 @@ def _add_run(parser: argparse.ArgumentParser, lr: float, batch: int) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train what `options.what` names and write it into `options.out`."""
-    from ..devices import default_device, usable_device
+    from ..devices import usable_device
 
-    config, device = _run_config(options), usable_device(options.device or default_device())
+    config, device = _run_config(options), usable_device(options.device)
     if options.what == "vae":
         _train_vae(options, config, device)
     else:

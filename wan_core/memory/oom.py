@@ -30,8 +30,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def typed_oom() -> "_TypedOom":
     """A door of the library: `with typed_oom():`, or `@typed_oom()` above a function.
 
-    What runs out of memory inside, or fails because of it, is raised as OutOfMemory. That error leads to no frame inside
-    the door, so it keeps none of the tensors there alive.
+    What runs out of memory inside, or fails because of it, is raised as OutOfMemory. That error leads to no frame
+    inside the door, so it keeps none of the tensors there alive.
     """
     return _TypedOom()
 

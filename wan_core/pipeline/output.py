@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from numbers import Integral
 from operator import itemgetter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import InputError, quoted
 from ..media.mp4 import write_mp4
 from ..media.pixels import check_finite, to_uint8
 from ..memory import typed_oom
@@ -40,8 +42,7 @@ class WanOutput:
         Raises:
             OutOfMemory: the device ran out of memory.
         """
-        sample, offloader = range(len(self.latents))[sample], self.pipeline.offloader
-        vae = self.pipeline.vae
+        sample, offloader, vae = self._chosen(sample), self.pipeline.offloader, self.pipeline.vae
         try:
             with typed_oom():
                 chunks = offloader.load(vae).decode_chunks(self.latents[sample : sample + 1])
@@ -57,7 +58,7 @@ class WanOutput:
         Raises:
             NumericalError: the VAE returned NaN or infinity. OutOfMemory: the device ran out of memory.
         """
-        sample = range(len(self.latents))[sample]
+        sample = self._chosen(sample)
         if sample not in self._decoded:
             shape = self.request.shape
             clip = np.empty((shape.frames, shape.height, shape.width, 3), np.float32)
@@ -83,8 +84,14 @@ class WanOutput:
         """
         rate = self.request.fps if fps is None else fps
         with closing(self.chunks(sample)) as chunks:
-            write_mp4(map(to_uint8, chunks), path, rate, self.request.metadata(sample))
+            write_mp4(map(to_uint8, chunks), path, rate, self.request.metadata(self._chosen(sample)))
         return str(path)
+
+    def _chosen(self, sample: int) -> int:
+        """The number of a sample; negative ones count from the end. IndexError: there is no such one."""
+        if not isinstance(sample, Integral):
+            raise InputError(f"sample is {quoted(sample)}", "a whole number")
+        return range(len(self.latents))[int(sample)]
 
 
 class Frames(Sequence):

@@ -11,7 +11,7 @@ from ..attention import get_backend, use_attention
 from ..checkpoints import ModelFiles, load_dit, load_text_encoder, load_vae, open_model, open_tokenizer
 from ..checkpoints.identify import identify_experts
 from ..config import Preset
-from ..devices import default_device, usable_device, usable_dtype
+from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
 from ..errors import InputError
 from ..flow import Experts, draw_noise, sample
@@ -78,7 +78,7 @@ class WanPipeline:
             CheckpointError: a damaged file, or parts that do not belong together.
             OutOfMemory: no memory for it.
         """
-        device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
+        device, torch_dtype = usable_device(device), usable_dtype(torch_dtype)
         get_backend(attention)  # all three are refused before a file is looked for
         return cls.from_files(open_model(path), torch_dtype, device, attention)
 
@@ -92,7 +92,7 @@ class WanPipeline:
         attention: str = "sdpa",
     ) -> "WanPipeline":
         """From a model that `open_model` has opened; everything else as in `from_pretrained`."""
-        device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
+        device, torch_dtype = usable_device(device), usable_dtype(torch_dtype)
         backend = get_backend(attention)
         # umT5 overflows in float16; bfloat16 has the range that it was trained in.
         text_dtype = torch.bfloat16 if torch_dtype == torch.float16 else torch_dtype
@@ -132,7 +132,7 @@ class WanPipeline:
         Args:
             device: None: the pipeline's own.
         """
-        device = usable_device(device or self.offloader.device)
+        device = usable_device(self.offloader.device if device is None else device)
         self.offloader.offload()
         self.offloader = ModelOffloader(device, exclusive=True)
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import pickle
 import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -16,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from ..errors import CheckpointError, InputError, NumericalError
+from ..errors import CheckpointError, InputError, NumericalError, excerpt
 from ..memory import typed_oom
 
 Losses = Callable[[int, torch.Generator], dict[str, Tensor]]
@@ -209,8 +208,10 @@ def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} is damaged", "what an earlier run has written", "Delete it") from error
+    except Exception as error:  # torch raises nothing narrower
+        raise CheckpointError(
+            f"{path} cannot be read ({excerpt(error)})", "what an earlier run has written", "Delete it"
+        ) from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} is of another program", "what an earlier run has written", "Move it away")
     return state
