@@ -21,29 +21,22 @@ def shell(command: str, cwd=None) -> tuple[int, str, str]:
     return run.returncode, run.stdout, run.stderr
 
 
-@pytest.mark.parametrize(
-    "redirected",
-    [">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full", "2>/dev/full", "| true", "2>&1 | head -c 1", "</dev/null"],
-)
+@pytest.mark.parametrize("redirected", [">&- 2>&- <&-", ">/dev/full", "2>&1 | head -c 1", "2>/dev/full"])
 def test_a_finished_clip_is_kept_and_told_of(tmp_path, redirected):
     code, shown, _ = shell(f"wan demo --out clip.mp4 {redirected}", tmp_path)
     assert code == (FAILED if redirected == ">/dev/full" else OK)
     assert len(read_video(tmp_path / "clip.mp4")) == 17
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "clip.png"]
-    assert ("clip.mp4" in shown) is (redirected in ("2>&-", "2>/dev/full", "</dev/null"))
+    assert ("clip.mp4" in shown) is (redirected == "2>/dev/full")
 
 
 @pytest.mark.parametrize(
     "command, code",
     [
-        ("wan plan >&-", OK),
         ("wan plan 2>&-", OK),
         ("wan plan | head -1", OK),
         ("wan --help >&-", OK),
-        ("wan --help | head -1", OK),
         ("wan paint 2>&-", BAD_INPUT),
-        ("wan paint 2>/dev/full", BAD_INPUT),
-        ("wan inspect nowhere 2>&-", BAD_MODEL),
         ("wan inspect nowhere >&- 2>&-", BAD_MODEL),
         ("wan generate nowhere cat 2>&1 | true", BAD_MODEL),
         ("wan train vae nowhere --out x 2>&-", BAD_MODEL),
