@@ -4,7 +4,7 @@ import math
 from numbers import Integral, Real
 from typing import Protocol, TypeVar
 
-from .errors import InputError, NumericalError
+from .errors import InputError, NumericalError, quoted
 
 
 def either(values) -> str:
@@ -16,7 +16,7 @@ def whole_number(name: str, value, low: int, high: int) -> int:
     """`value` as an int within [low, high], or an InputError that names it."""
     is_whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
     if isinstance(value, bool) or not is_whole or not low <= value <= high:
-        raise InputError(f"{name} is {value!r}", f"a whole number from {low} to {high}")
+        raise InputError(f"{name} is {quoted(value)}", f"a whole number from {low} to {high}")
     return int(value)
 
 
@@ -28,7 +28,9 @@ def real_number(name: str, value, low: float, high: float = math.inf, *, above: 
         is_number = False
     if not is_number or not low <= value <= high or (above and value == low):
         limits = f"a finite number {'above' if above else 'of at least'} {low:g}"
-        raise InputError(f"{name} is {value!r}", limits + (f" and at most {high:g}" if math.isfinite(high) else ""))
+        raise InputError(
+            f"{name} is {quoted(value)}", limits + (f" and at most {high:g}" if math.isfinite(high) else "")
+        )
     return float(value)
 
 

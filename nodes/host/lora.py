@@ -95,7 +95,7 @@ def patched(model, changes: Mapping[str, Change], strength: float):
             state[f"{name}.diff"] = change.value
         else:
             state |= {f"{name}.lora_up.weight": change.up, f"{name}.lora_down.weight": change.down}
-            state[f"{name}.alpha"] = torch.tensor(change.scale * change.down.shape[0])
+            state[f"{name}.alpha"] = torch.tensor(change.scale * change.down.shape[0], dtype=torch.float32)
     clone = model.clone()
     clone.add_patches(comfy.lora.load_lora(state, keys), strength)
     if any(name.endswith("modulation") for name in changes):

@@ -96,10 +96,10 @@ def clip_strip(latent_format, x0: torch.Tensor) -> str | None:
     if latent_format.latent_rgb_factors is None or x0.ndim != 5:
         return None
     latents = x0[0, :, torch.linspace(0, x0.shape[2] - 1, min(FRAMES, x0.shape[2])).round().long()].float().cpu()
-    factors = torch.tensor(latent_format.latent_rgb_factors)
+    factors = torch.tensor(latent_format.latent_rgb_factors, dtype=torch.float32, device="cpu")
     colours = torch.einsum("cthw,cr->htwr", latents, factors)
     if latent_format.latent_rgb_factors_bias is not None:
-        colours = colours + torch.tensor(latent_format.latent_rgb_factors_bias)
+        colours = colours + torch.tensor(latent_format.latent_rgb_factors_bias, dtype=torch.float32, device="cpu")
     height, frames, width = colours.shape[:3]
     pixels = ((colours.flatten(1, 2) + 1) * 127.5).nan_to_num().clamp(0, 255).byte().numpy()
     size = (max(1, round(frames * width * HEIGHT / height)), HEIGHT)

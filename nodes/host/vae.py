@@ -59,7 +59,7 @@ class HostVAE(WanVAE):
         super().__init__(config, HOST_LAYERS)
 
     def _statistics(self, device):
-        return torch.zeros(1, device=device), torch.ones(1, device=device)
+        return torch.zeros(1, dtype=torch.float32, device=device), torch.ones(1, dtype=torch.float32, device=device)
 
 
 class ComfyVAE(comfy.sd.VAE):

@@ -2,11 +2,8 @@
 
 from functools import cache
 
-from wan_core.checkpoints.build import expected_shapes
+from wan_core.checkpoints.expected import EXPECTED
 from wan_core.config import DiTConfig, TextConfig, VAEConfig
-from wan_core.dit import WanDiT
-from wan_core.text import UMT5
-from wan_core.vae import WanVAE
 
 # Heads of 128, which a file without a config.json has to have; the narrow one needs its config.
 DIT = DiTConfig(dim=128, ffn_dim=8, heads=1, layers=2, text_dim=8, freq_dim=8)
@@ -21,8 +18,8 @@ Shapes = dict[str, tuple[int, ...]]
 @cache
 def shapes_of(config: DiTConfig | VAEConfig | TextConfig) -> Shapes:
     """Official name → shape of every tensor of a part."""
-    module = {DiTConfig: WanDiT, VAEConfig: WanVAE, TextConfig: UMT5}[type(config)]
-    return expected_shapes(module, config)
+    kind = {DiTConfig: "dit", VAEConfig: "vae", TextConfig: "text_encoder"}[type(config)]
+    return EXPECTED[kind](config)
 
 
 def lora_shapes(layout: str) -> Shapes:

@@ -13,6 +13,7 @@ from ..cpu import make_dit, make_vae
 from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
 from ..errors import LONGEST_EXCERPT, CheckpointError, some
+from ..memory import typed_oom
 from ..text import UMT5
 from ..vae import WanVAE
 from .expected import EXPECTED, NoRandomNumbers
@@ -42,6 +43,7 @@ class Part:
     config: Any
 
 
+@typed_oom()
 def load_dit(
     source: Source, config=None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> WanDiT:
@@ -63,6 +65,7 @@ def load_dit(
     return _build(lambda: make_dit(part.config), part.weights, dtype, device, keep=is_float32_layer)
 
 
+@typed_oom()
 def load_vae(
     source: Source, config=None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> WanVAE:
@@ -79,6 +82,7 @@ def load_vae(
     return _build(lambda: make_vae(part.config), part.weights, dtype or torch.float32, device)
 
 
+@typed_oom()
 def load_text_encoder(
     source: Source, config=None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> UMT5:

@@ -114,19 +114,22 @@ def high_noise_margin(first: WanDiT, second: WanDiT, vae: WanVAE) -> float:
 
 def _losses(model: WanDiT, x0: Tensor, y: Tensor | None) -> Tensor:
     """Flow-matching loss at each noise level, all in one call, so that the weights are read once."""
-    sigma = torch.tensor([*_LOW, *_HIGH])
-    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([*_LOW, *_HIGH], dtype=torch.float32, device="cpu")
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
     noisy = interpolate(x0.expand(len(sigma), -1, -1, -1, -1), noise.expand(len(sigma), -1, -1, -1, -1), sigma)
-    text = torch.zeros(len(sigma), 1, model.config.text_dim)
+    text = torch.zeros(len(sigma), 1, model.config.text_dim, dtype=torch.float32, device="cpu")
     velocity = model(noisy, training_timesteps(sigma), text, y=y)
     return torch.stack([flow_loss(v[None], x0, noise) for v in velocity])
 
 
 def _moving_disc() -> Tensor:
     """(3, T, H, W) in [-1, 1]: a disc with a soft edge crosses a plain background."""
-    axis = torch.arange(_SIZE) + 0.5
-    x = _SIZE / 2 + 26 * torch.linspace(-0.5, 0.5, _FRAMES).view(-1, 1, 1)
+    axis = torch.arange(_SIZE, dtype=torch.float32, device="cpu") + 0.5
+    x = _SIZE / 2 + 26 * torch.linspace(-0.5, 0.5, _FRAMES, dtype=torch.float32, device="cpu").view(-1, 1, 1)
     distance = ((axis.view(1, 1, -1) - x) ** 2 + (axis.view(1, -1, 1) - _SIZE / 2) ** 2).sqrt() - 12
     cover = (0.5 - distance).clamp(0, 1)
-    disc, ground = (torch.tensor(colour).view(3, 1, 1, 1) for colour in ((0.9, 0.6, 0.1), (0.1, 0.2, 0.3)))
+    disc, ground = (
+        torch.tensor(colour, dtype=torch.float32, device="cpu").view(3, 1, 1, 1)
+        for colour in ((0.9, 0.6, 0.1), (0.1, 0.2, 0.3))
+    )
     return 2 * (ground + cover * (disc - ground)) - 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..config import DiTConfig, Preset, VAEConfig, preset_for
 from ..errors import CheckpointError
+from ..memory import typed_oom
 from .build import Part, check_part
 from .families import describe_dit
 from .folders import ModelFolder, find_parts
@@ -39,6 +40,7 @@ class ModelFiles:
     named: bool
 
 
+@typed_oom()
 def open_model(path: str | Path) -> ModelFiles:
     """Find, open, identify and check every part of a model.
 

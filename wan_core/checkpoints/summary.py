@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import DiTConfig, TextConfig, VAEConfig
 from ..errors import CheckpointNotFound
+from ..memory import typed_oom
 from .build import check_part
 from .families import describe_dit
 from .folders import holds_part
@@ -71,6 +72,7 @@ class FolderInfo:
         return "\n".join([head, *(str(part) for part in self.parts)])
 
 
+@typed_oom()
 def inspect(path: str | Path) -> PartInfo | FolderInfo:
     """What a weight file, a folder of shards, or a whole model folder is. Reads headers, never a weight.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from ..errors import CheckpointError
+from ..memory import typed_oom
 from ..text import LARGEST_PROTO, Tokenizer
 from .formats import Weights, open_weights
 
@@ -15,6 +16,7 @@ _TYPES = range(1, 7)  # of a piece: normal 1, unknown 2, control 3, user-defined
 _LARGEST_SCORE = 1e30  # what float32 holds
 
 
+@typed_oom()
 def open_tokenizer(source: str | Path | Weights, max_length: int = 512) -> Tokenizer:
     """From a tokenizer's folder, or from a text encoder that embeds it: ComfyUI's .safetensors, or GGUF.
 

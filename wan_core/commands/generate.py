@@ -74,8 +74,7 @@ def run(options: Namespace) -> int:
     from ..pipeline import WanPipeline
     from ..pipeline.inputs import Inputs
 
-    if options.device:
-        usable_device(options.device)
+    usable_device(options.device)
     get_backend(options.attention)  # both are refused before a file is looked for
     files, generation = open_model(options.model), pipeline_options(options)
     request = Inputs.resolve(files.preset, generation).request  # refused before any weight is read

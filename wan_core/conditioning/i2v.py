@@ -48,7 +48,7 @@ def frame_mask(frames: int, first: int = 1, last: int = 0) -> Tensor:
     Returns:
         (1, 4, T', 1, 1) float32, 1 = given; to be expanded to a latent's height and width.
     """
-    given = torch.zeros(frames + 3)
+    given = torch.zeros(frames + 3, dtype=torch.float32, device="cpu")
     given[: first + 3 if first else 0] = 1
     given[frames + 3 - last :] = 1
     return given.view(1, -1, 4, 1, 1).transpose(1, 2)

@@ -32,6 +32,8 @@ def load_image(source, name: str = "image") -> Tensor:
 
 def _from_file(path: str | Path, name: str) -> Tensor:
     try:
+        if Path(path).is_fifo():
+            raise OSError("opening a named pipe would block")
         with Image.open(path) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     except FileNotFoundError as error:
@@ -111,7 +113,7 @@ def load_video(source, frames: int, height: int, width: int, name: str = "video"
     available = clip_info(source, name)[0]
     if available < frames:
         raise InputError(f"{name} has {available} frames", f"{frames}, as many as num_frames")
-    video = torch.empty(3, frames, height, width)
+    video = torch.empty(3, frames, height, width, dtype=torch.float32, device="cpu")
     count = 0
     for image in _first_frames(source, frames):
         video[:, count] = cover_smoothly(load_image(image, f"{name}[{count}]"), height, width)

@@ -11,7 +11,7 @@ from ..attention import get_backend, use_attention
 from ..checkpoints import ModelFiles, load_dit, load_text_encoder, load_vae, open_model, open_tokenizer
 from ..checkpoints.identify import identify_experts
 from ..config import Preset
-from ..devices import default_device, usable_device, usable_dtype
+from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
 from ..errors import InputError
 from ..flow import Experts, draw_noise, sample
@@ -54,6 +54,7 @@ class WanPipeline:
         self._loras = LoraStack(high, low)
 
     @classmethod
+    @typed_oom()
     def from_pretrained(
         cls,
         path: str | Path,
@@ -75,12 +76,14 @@ class WanPipeline:
             InputError: a device, dtype or attention that cannot be used here.
             CheckpointNotFound: the folder, or a part of the model, is missing.
             CheckpointError: a damaged file, or parts that do not belong together.
+            OutOfMemory: no memory for it.
         """
-        device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
+        device, torch_dtype = usable_device(device), usable_dtype(torch_dtype)
         get_backend(attention)  # all three are refused before a file is looked for
         return cls.from_files(open_model(path), torch_dtype, device, attention)
 
     @classmethod
+    @typed_oom()
     def from_files(
         cls,
         files: ModelFiles,
@@ -89,7 +92,7 @@ class WanPipeline:
         attention: str = "sdpa",
     ) -> "WanPipeline":
         """From a model that `open_model` has opened; everything else as in `from_pretrained`."""
-        device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
+        device, torch_dtype = usable_device(device), usable_dtype(torch_dtype)
         backend = get_backend(attention)
         # umT5 overflows in float16; bfloat16 has the range that it was trained in.
         text_dtype = torch.bfloat16 if torch_dtype == torch.float16 else torch_dtype
@@ -114,6 +117,7 @@ class WanPipeline:
             device=device,
         )
 
+    @typed_oom()
     def to(self, device: torch.device | str) -> "WanPipeline":
         """Run on this device, every part staying there after its first use."""
         device = usable_device(device)
@@ -121,13 +125,14 @@ class WanPipeline:
         self.offloader = ModelOffloader(device)
         return self
 
+    @typed_oom()
     def enable_model_cpu_offload(self, device: torch.device | str | None = None) -> None:
         """Keep one part of the model on the device at a time; the low-noise expert is prefetched while the other runs.
 
         Args:
             device: None: the pipeline's own.
         """
-        device = usable_device(device or self.offloader.device)
+        device = usable_device(self.offloader.device if device is None else device)
         self.offloader.offload()
         self.offloader = ModelOffloader(device, exclusive=True)
 
@@ -143,6 +148,7 @@ class WanPipeline:
             for block in (*expert.blocks, *getattr(expert, "vace_blocks", ())):
                 block.compile(**options)
 
+    @typed_oom()
     def load_lora(self, path: str | Path, expert: str | None = None, strength: float = 1.0) -> list[LoraReport]:
         """Put a LoRA beside the weights of one expert or both; several add up. One line a report goes to the log.
 
@@ -159,6 +165,7 @@ class WanPipeline:
         self.offloader.offload()
         return self._loras.load(path, expert, strength)
 
+    @typed_oom()
     def unload_loras(self) -> None:
         """Leave both experts as they were loaded."""
         self.offloader.offload()
@@ -214,6 +221,7 @@ class WanPipeline:
         del given["self"]
         return self.generate(Options(**given))
 
+    @typed_oom()
     def generate(self, options: Options) -> WanOutput:
         """What a call of the pipeline does, with its parameters in one object."""
         if options.callback is not None and not callable(options.callback):
@@ -221,7 +229,7 @@ class WanPipeline:
         inputs = Inputs.resolve(self.preset, options)
         find_ffmpeg()  # the clip will want to be saved: better said now than after the sampling
         try:
-            with typed_oom(self.offloader.device):
+            with typed_oom():  # here too, so that the device's memory is free when it is given back below
                 request = replace(inputs.request, loras=self._loras.notes)
                 return WanOutput(self, request, self._latents(inputs, options.callback))
         finally:
@@ -232,6 +240,7 @@ class WanPipeline:
         positive, negative = self.encode_prompts(inputs.request)
         return self.denoise(inputs.request, positive, negative, self.condition(inputs), callback)
 
+    @typed_oom()
     @torch.no_grad()
     def encode_prompts(self, request: Request) -> tuple[list[Tensor], list[Tensor] | None]:
         """Embeddings (1, n, text_dim) of every prompt and every negative prompt; equal texts are encoded once.
@@ -247,11 +256,13 @@ class WanPipeline:
                 embeddings[text] = encoder(ids, mask)
         return [embeddings[text] for text in request.prompts], [embeddings[text] for text in negatives] or None
 
+    @typed_oom()
     @torch.no_grad()
     def condition(self, inputs: Inputs) -> Condition:
         """The given images, frames and masks, encoded for this model's task."""
         return encode_condition(lambda: self.offloader.load(self.vae), self.preset, inputs)
 
+    @typed_oom()
     def denoise(
         self,
         request: Request,

@@ -40,7 +40,7 @@ class Tokenizer:
 
     def __call__(self, prompt: str) -> tuple[Tensor, Tensor]:
         """(1, n) int64 ids ending with eos, and their mask of ones; nothing is padded."""
-        ids = torch.tensor([[*self.encode(clean(prompt))[: self.max_length - 1], EOS]])
+        ids = torch.tensor([[*self.encode(clean(prompt))[: self.max_length - 1], EOS]], device="cpu")
         return ids, torch.ones_like(ids)
 
     @classmethod

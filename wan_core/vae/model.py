@@ -80,7 +80,7 @@ class WanVAE(nn.Module):
         self._check_latents(latents)
         b, _, n, h, w = latents.shape
         stride = self.config.space_stride
-        video = torch.empty(b, 3, video_frames(n), h * stride, w * stride, device=self.device)
+        video = torch.empty(b, 3, video_frames(n), h * stride, w * stride, dtype=torch.float32, device=self.device)
         start = 0
         for chunk in self.raw_chunks(latents):
             torch.clamp(finite(chunk), -1, 1, out=video[:, :, start : start + chunk.shape[2]])
@@ -104,7 +104,9 @@ class WanVAE(nn.Module):
             yield from map(Tensor.float, self.decoder(self.conv2(z.to(self.dtype)), cache))
 
     def _statistics(self, device) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.tensor(values, device=device) for values in (self.config.mean, self.config.std))
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=device) for values in (self.config.mean, self.config.std)
+        )
         return mean.view(1, -1, 1, 1, 1), std.view(1, -1, 1, 1, 1)
 
     def _check_pixels(self, video: Tensor) -> None:
