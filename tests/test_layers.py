@@ -15,7 +15,16 @@ LAYERS = (
     {"errors"},
     {"config", "validate"},
     {"shapes", "devices", "ops", "attention", "fused"},
-    {"text", "dit", "vae", "flow", "media", "memory", "video"},  # no imports between these, but `video` names `media`
+    {
+        "text",
+        "vision",
+        "dit",
+        "vae",
+        "flow",
+        "media",
+        "memory",
+        "video",
+    },  # no imports between these, but `video` names `media`
     {"cpu", "conditioning"},
     {"checkpoints"},
     {"lora", "parallel", "testing"},

@@ -9,17 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..config import ImageEncoderConfig
 from ..cpu import make_dit, make_vae
 from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
 from ..errors import CheckpointError
 from ..text import UMT5
 from ..vae import WanVAE
+from ..vision import ImageEncoder
 from .families import check_family
 from .formats import Weights, from_state_dict, open_weights, read_config
-from .infer import infer_dit, infer_text, infer_vae, main_dtype
+from .infer import infer_dit, infer_image_encoder, infer_text, infer_vae, main_dtype
 from .key_maps import PARTS, to_official
 from .quant import check_quantization, mark_quantized, quantized_weight
+from .vision import vision_tower
 
 Source = str | Path | Mapping[str, Tensor] | Weights
 Module = TypeVar("Module", bound=nn.Module)
@@ -84,6 +87,22 @@ def load_text_encoder(
     return _build(lambda: UMT5(config), weights, dtype, device)
 
 
+def load_image_encoder(
+    source: Source, config: ImageEncoderConfig | None = None, device: torch.device | str = "cpu"
+) -> ImageEncoder:
+    """A CLIP vision encoder in evaluation mode, in float32 as the VAE; its last layer is not loaded.
+
+    Args:
+        source: a file, a folder, a state dict, or opened Weights; official, transformers or ComfyUI names.
+        config: None: inferred from the tensors (heads = dim / 80, as in ViT-H).
+    Raises:
+        CheckpointError: damaged, incomplete, or not a CLIP vision encoder.
+    """
+    weights = open_part(source, "image_encoder")
+    config = config or infer_image_encoder(weights)
+    return _build(lambda: ImageEncoder(config), weights, torch.float32, device)
+
+
 def is_float32_layer(name: str) -> bool:
     """Transformer parameters that take part in float32 arithmetic whatever the branches compute in."""
     return name.startswith(("time_", "head.")) or name.endswith("modulation") or ".norm3." in name
@@ -115,6 +134,8 @@ def identify_part(weights: Weights, kind: str) -> Weights:
     part = weights.renamed(to_official(kind, weights, weights.source))
     if kind == "dit":
         check_family(part, part.metadata, weights.source)
+    if kind == "image_encoder":
+        part = vision_tower(part)
     return mark_quantized(part)
 
 

@@ -26,6 +26,7 @@ class ModelFolder:
         tokenizer: its folder, or the text-encoder file that embeds it.
         boundary: as the folder states it, or None.
         named: whether names or metadata say which expert is which; else they are in alphabetical order.
+        image_encoder: file or folder of the CLIP vision encoder, where there is one.
     """
 
     layout: str
@@ -36,6 +37,7 @@ class ModelFolder:
     tokenizer: Path
     boundary: float | None = None
     named: bool = True
+    image_encoder: Path | None = None
 
 
 def find_parts(path: str | Path, open_once: Open) -> ModelFolder:
@@ -79,6 +81,9 @@ def _official(folder: Path) -> ModelFolder:
             folder, ("models_t5*.pth", "models_t5*.safetensors"), "text encoder (models_t5_umt5-xxl-enc-bf16.pth)"
         ),
         tokenizer=_part(folder / "google" / "umt5-xxl", "the tokenizer"),
+        image_encoder=next(
+            (file for file in sorted(folder.glob("models_clip*")) if file.suffix in (".pth", ".safetensors")), None
+        ),
     )
 
 
@@ -109,6 +114,7 @@ def _diffusers(folder: Path) -> ModelFolder:
         text_encoder=_part(folder / "text_encoder", "the text encoder"),
         tokenizer=_part(folder / "tokenizer", "the tokenizer"),
         boundary=boundary,
+        image_encoder=folder / "image_encoder" if (folder / "image_encoder").is_dir() else None,
     )
 
 
@@ -116,7 +122,7 @@ def _comfyui(folder: Path, open_once: Open) -> ModelFolder:
     files = single_files(folder)
     candidates = {kind: [file for file in files if find_part(kind, open_once(file))] for kind in PARTS}
     for kind in PARTS:
-        if not candidates[kind]:
+        if not candidates[kind] and kind != "image_encoder":
             raise CheckpointNotFound(
                 f"{folder} has no {PARTS[kind].removeprefix('a ')}",
                 "an official folder, a diffusers folder, or ComfyUI's single .safetensors or .gguf files",
@@ -131,7 +137,19 @@ def _comfyui(folder: Path, open_once: Open) -> ModelFolder:
         channels = infer_dit(open_part(open_once(high), "dit")).out_channels
         vaes = [file for file in vaes if infer_vae(open_part(open_once(file), "vae")).z_channels == channels] or vaes
     vae, text_encoder = _single(vaes, "vae", folder), _single(candidates["text_encoder"], "text_encoder", folder)
-    return ModelFolder("comfyui", high, low, vae, text_encoder, tokenizer=text_encoder, named=named)
+    image_encoder = _image_encoder(candidates["image_encoder"], high, folder, open_once)
+    return ModelFolder("comfyui", high, low, vae, text_encoder, text_encoder, named=named, image_encoder=image_encoder)
+
+
+def _image_encoder(files: list[Path], dit: Path, folder: Path, open_once: Open) -> Path | None:
+    """The CLIP vision encoder that the transformer takes, of those in the folder; None where it takes none."""
+    width = infer_dit(open_part(open_once(dit), "dit")).image_dim if files else 0
+    if not width:
+        return None
+    if len(files) > 1:  # such as ViT-L of other models
+        towers = {file: open_part(open_once(file), "image_encoder") for file in files}
+        files = [file for file in files if towers[file].shape("embeddings.class_embedding") == (width,)] or files
+    return _single(files, "image_encoder", folder)
 
 
 def _experts(experts: dict[Path, str | None], folder: Path) -> tuple[Path, Path | None, bool]:

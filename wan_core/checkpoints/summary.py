@@ -4,15 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import DiTConfig, TextConfig, VAEConfig
+from ..config import DiTConfig, ImageEncoderConfig, TextConfig, VAEConfig
 from ..errors import CheckpointNotFound
 from .build import sibling_config
 from .families import describe_dit, family_of
 from .formats import Weights, checked_path, holds_part, open_weights
-from .infer import describe_dtypes, infer_dit, infer_text, infer_vae, quant_marker
+from .infer import describe_dtypes, infer_dit, infer_image_encoder, infer_text, infer_vae, quant_marker
 from .key_maps import PARTS, find_part, no_part, to_official
 from .model_files import open_model
 from .quant import mark_quantized
+from .vision import vision_tower
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class PartInfo:
     """One model part.
 
     Attributes:
-        kind: dit | vae | text_encoder.
+        kind: dit | vae | text_encoder | image_encoder.
         layout: official | diffusers | huggingface | comfyui (official names under a prefix) | gguf.
         family: such as "i2v-a14b expert" or "Wan2.1 VAE".
         quantisation: dtypes, and the tensor name that marks a quantised file.
@@ -34,7 +35,7 @@ class PartInfo:
     quantisation: str
     parameters: int
     size: int
-    config: DiTConfig | VAEConfig | TextConfig | None = None
+    config: DiTConfig | VAEConfig | TextConfig | ImageEncoderConfig | None = None
 
     def __str__(self) -> str:
         return (
@@ -50,7 +51,7 @@ class FolderInfo:
     Attributes:
         layout: official | diffusers | comfyui.
         family: name of the preset that its defaults come from.
-        parts: one or two experts (high-noise first), VAE, text encoder.
+        parts: one or two experts (high-noise first), VAE, text encoder, and the vision encoder of models with CLIP.
         boundary: as the folder states it, or None.
     """
 
@@ -83,6 +84,7 @@ def inspect(path: str | Path) -> PartInfo | FolderInfo:
     model = open_model(path)
     experts = [model.high] if model.low is None else [model.high, model.low]
     kinds = {"dit": experts, "vae": [model.vae], "text_encoder": [model.text_encoder]}
+    kinds["image_encoder"] = [] if model.image_encoder is None else [model.image_encoder]
     parts = [_part(Path(weights.source), weights, kind) for kind, files in kinds.items() for weights in files]
     return FolderInfo(path, model.layout, model.preset.name, tuple(parts), model.boundary)
 
@@ -133,9 +135,15 @@ def _describe_text(part: Weights) -> tuple[TextConfig, str]:
     return config, "umT5-xxl" if config == TextConfig() else f"umT5 of width {config.dim}"
 
 
+def _describe_image_encoder(part: Weights) -> tuple[ImageEncoderConfig, str]:
+    config = infer_image_encoder(vision_tower(part))
+    return config, "CLIP ViT-H/14" if config == ImageEncoderConfig() else f"CLIP ViT of width {config.dim}"
+
+
 # kind → its config, and what to call it
-_DESCRIBE: dict[str, Callable[[Weights], tuple[DiTConfig | VAEConfig | TextConfig, str]]] = {
+_DESCRIBE: dict[str, Callable[[Weights], tuple[DiTConfig | VAEConfig | TextConfig | ImageEncoderConfig, str]]] = {
     "dit": _describe_dit,
     "vae": _describe_vae,
     "text_encoder": _describe_text,
+    "image_encoder": _describe_image_encoder,
 }

@@ -1,0 +1,65 @@
+"""CLIP's vision tower, up to its last layer but one: transformers' own layers. Source: Wan2.1 wan/modules/clip.py."""
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ImageEncoderConfig
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of the pixels CLIP was shown
+
+
+class ImageEncoder(nn.Module):
+    """Image tokens of CLIP. Its state dict has the names that transformers gives them."""
+
+    def __init__(self, config: ImageEncoderConfig):
+        super().__init__()
+        from transformers import CLIPVisionConfig, CLIPVisionModel  # importing it takes two seconds
+
+        self.config = config
+        theirs = CLIPVisionModel(
+            CLIPVisionConfig(
+                hidden_size=config.dim,
+                intermediate_size=config.ffn_dim,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                image_size=config.image_size,
+                patch_size=config.patch,
+                layer_norm_eps=config.eps,
+                hidden_act="gelu",
+            )
+        )
+        theirs = getattr(theirs, "vision_model", theirs)  # before transformers 5 it is inside
+        self.embeddings = Embeddings(config)
+        self.pre_layrnorm, self.encoder = theirs.pre_layrnorm, theirs.encoder
+
+    @property
+    def device(self) -> torch.device:
+        return self.embeddings.class_embedding.device
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Hidden states before the last layer.
+
+        Args:
+            images: (B, 3, S, S) in [-1, 1], S = config.image_size.
+        Returns:
+            (B, config.tokens, dim) in the weights' dtype.
+        """
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+        tokens = self.embeddings((images * 0.5 + 0.5 - mean) / std)
+        return self.encoder(inputs_embeds=self.pre_layrnorm(tokens)).last_hidden_state
+
+
+class Embeddings(nn.Module):
+    """The class token and the patches of an image, with their positions."""
+
+    def __init__(self, config: ImageEncoderConfig):
+        super().__init__()
+        self.class_embedding = nn.Parameter(torch.empty(config.dim))
+        self.patch_embedding = nn.Conv2d(3, config.dim, config.patch, config.patch, bias=False)
+        self.position_embedding = nn.Embedding(config.tokens, config.dim)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) normalised → (B, tokens, dim)."""
+        patches = self.patch_embedding(pixels.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(len(pixels), 1, -1)
+        return torch.cat((first, patches), dim=1) + self.position_embedding.weight
