@@ -70,6 +70,13 @@ class DiTConfig:
                 f"a model config with patch {self.patch} and vace_layers {self.vace_layers}",
                 "patch (1, 2, 2), layers that exist",
             )
+        branches = {name: getattr(self, name) for name in ("image_dim", "image_positions", "reference_channels")}
+        _check_numbers(self, *(name for name, size in branches.items() if size != 0))
+        if (self.vace_layers and any(branches.values())) or (self.image_positions and not self.image_dim):
+            raise CheckpointError(
+                f"a model config with vace_layers {self.vace_layers} and {branches}",
+                "a VACE branch, or an image branch with or without positions, or a reference",
+            )
         if self.dim % self.heads or (self.dim // self.heads) % 2:
             raise CheckpointError(
                 f"a transformer of width {self.dim} with {self.heads} heads",
@@ -139,6 +146,8 @@ _DIT_DIFFUSERS = {
     "eps": "eps",
     "vace_layers": "vace_layers",
     "vace_in_channels": "vace_channels",
+    "image_dim": "image_dim",
+    "pos_embed_seq_len": "image_positions",
 }
 
 
