@@ -35,3 +35,9 @@ def test_references_keep_their_proportions_within_a_long_edge():
     sizes = {(900, 500): (848, 464), (500, 300): (496, 304), (16, 48): (16, 48), (5, 2000): (16, 848)}
     for (height, width), expected in sizes.items():
         assert within_long_edge(torch.zeros(3, height, width)).shape == (3, *expected)
+
+
+def test_a_crop_of_half_a_pixel_is_rounded_as_comfyui_rounds_it():
+    """(200 − 200·0.675) / 2 is 32.5, and rounded to the even 32."""
+    row = crop_and_scale(torch.arange(200.0).expand(1, 90, 200), 64, 96)[0, 0]
+    assert abs(row[0] - (32 + (136 / 96 - 1) / 2)) < 1e-3, "136 of its 200 columns, from 32 on"

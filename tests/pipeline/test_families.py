@@ -13,7 +13,7 @@ from tests.support.layouts import write_comfyui_folder, write_diffusers_folder
 from tests.support.small_clips import picture
 from wan_core import WanPipeline
 from wan_core.checkpoints import inspect, open_model
-from wan_core.config import NEGATIVE_PROMPT, PRESETS
+from wan_core.config import NEGATIVE_PROMPT, PRESETS, ImageEncoderConfig
 from wan_core.errors import CheckpointError, CheckpointNotFound, InputError
 from wan_core.memory import ModelOffloader
 from wan_core.memory.estimate import sampling_bytes
@@ -21,7 +21,8 @@ from wan_core.pipeline import Options, Request
 from wan_core.pipeline.estimate import estimate_memory
 from wan_core.pipeline.inputs import Inputs
 from wan_core.pipeline.plan import plan_text
-from wan_core.testing import tiny_preset
+from wan_core.testing import official_clip, tiny_preset
+from wan_core.vision import ImageEncoder
 
 VIDEO = np.random.default_rng(0).integers(0, 256, (9, 64, 96, 3), np.uint8)
 SMALL = dict(height=64, width=96, num_frames=5, num_inference_steps=3, seed=1)
@@ -92,7 +93,7 @@ MARKS = {
 def in_header(folder, metadata):
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "pt") as weights:
-            tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118
+            tensors = {name: weights.get_tensor(name) for name in list(weights.keys())}
         save_file(tensors, file, metadata)
 
 
@@ -157,9 +158,7 @@ def test_a_folder_without_a_vision_encoder(official_folder, tmp_path):
 def test_a_vision_encoder_of_another_width(official_folder, tmp_path):
     folder = shutil.copytree(official_folder("wan21-i2v-14b-720p"), tmp_path / "model")
     clip = next(folder.glob("models_clip*"))
-    state = torch.load(clip, weights_only=True)
-    wider = {name: t.repeat(*(2 if size == 80 else 1 for size in t.shape)) for name, t in state.items()}
-    torch.save({k: t.repeat(2, *[1] * (t.ndim - 1)) if "to_qkv" in k else t for k, t in wider.items()}, clip)
+    torch.save(official_clip(ImageEncoder(ImageEncoderConfig(160, 96, 2, 2, 14, 28))), clip)
     with pytest.raises(CheckpointError, match="image tokens of width 80, and models_clip.*of width 160"):
         open_model(folder)
 

@@ -32,10 +32,8 @@ def run(options: Namespace) -> int:
         raise InputError("both a model folder and --preset", "one of them")
     preset = PRESETS[options.preset or "t2v-a14b"] if options.model is None else open_model(options.model).preset
     generation = pipeline_options(options)
-    if any_input(options):  # what a clip is made from counts in its tokens and its memory
-        request = Inputs.resolve(preset, generation).request
-    else:
-        request = Request.resolve(preset, generation)
+    # What a clip is made from counts in its tokens and its memory; without any of it, nothing is asked for.
+    request = Inputs.resolve(preset, generation).request if any_input(options) else Request.resolve(preset, generation)
     print(plan_text(preset, request, dtype_of(options) or torch.bfloat16))
     for expert in idle_experts(request):
         print(f"warning: the {expert}-noise expert gets no step", file=sys.stderr)

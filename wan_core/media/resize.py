@@ -60,8 +60,9 @@ def crop_and_scale(image: Tensor, height: int, width: int, mode: str = "bilinear
         return image
     own_height, own_width = image.shape[1:]
     ratio, own_ratio = width / height, own_width / own_height
-    left = round(own_width * (1 - ratio / own_ratio) / 2) if own_ratio > ratio else 0
-    top = round(own_height * (1 - own_ratio / ratio) / 2) if own_ratio < ratio else 0
+    # In this order: half a pixel is rounded as its float error says.
+    left = round((own_width - own_width * (ratio / own_ratio)) / 2) if own_ratio > ratio else 0
+    top = round((own_height - own_height * (own_ratio / ratio)) / 2) if own_ratio < ratio else 0
     image = image[:, top : own_height - top, left : own_width - left]
     return interpolate(image[None], size=(height, width), mode=mode)[0]
 

@@ -54,7 +54,7 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: ImageEncoderConfig):
         super().__init__()
-        self.class_embedding = nn.Parameter(torch.empty(config.dim))
+        self.class_embedding = nn.Parameter(torch.zeros(config.dim))
         self.patch_embedding = nn.Conv2d(3, config.dim, config.patch, config.patch, bias=False)
         self.position_embedding = nn.Embedding(config.tokens, config.dim)
 
