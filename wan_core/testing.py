@@ -77,7 +77,8 @@ def write_tiny_model(folder: str | Path, name: str = "t2v-a14b", seed: int = 0, 
         text = _with_uneven_norms(UMT5(preset.text)).to(torch.bfloat16)
         torch.save(text.state_dict(), folder / "models_t5_umt5-xxl-enc-bf16.pth")
         if preset.image_encoder is not None:
-            clip = _with_uneven_norms(ImageEncoder(preset.image_encoder))
+            clip = ImageEncoder(preset.image_encoder)
+            _with_uneven_norms(clip)
             torch.save(official_clip(clip), folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth")
     tokenizer = folder / "google" / "umt5-xxl"
     tokenizer.mkdir(parents=True, exist_ok=True)

@@ -94,17 +94,17 @@ class Inputs:
         Raises:
             InputError: naming the argument, its value, and what would be right.
         """
-        task, references = TASKS[preset.task], _references(options)
-        _check_task(preset, options, references)
+        task, given = TASKS[preset.task], _references(options)
+        _check_task(preset, options, given)
         image = None if options.image is None else load_image(options.image)
         last_image = None if options.last_image is None else load_image(options.last_image, "last_image")
-        references = [load_image(source, f"reference_images[{i}]") for i, source in enumerate(references)]
+        images = [load_image(source, f"reference_images[{i}]") for i, source in enumerate(given)]
         request = Request.resolve(preset, _fit_to_source(preset, options, image))
         shape = request.shape
         size = shape.height, shape.width
         if last_image is not None and shape.frames < 5:
             raise InputError(f"a last_image for a clip of {shape.frames} frame", "at least 5 frames")
-        references = tuple(task.reference(reference, *size) for reference in references)
+        references = tuple(task.reference(one, *size) for one in images)
         request = request.with_context(preset, _context_tokens(preset, shape, options.video is not None, references))
         return cls(
             request,

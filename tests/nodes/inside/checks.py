@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import formats
+import library
 import loras
 import native
 import prompts
@@ -27,6 +28,7 @@ ALONE = (
     formats.gguf_experts,
     prompts.text_encoder_bytes,
     prompts.weighted_prompt,
+    library.vision_towers,
 )
 WITH_FILES = (
     native.native_and_ours,
@@ -35,6 +37,7 @@ WITH_FILES = (
     native.patches,
     native.long_text,
     native.what_one_model_is_told,
+    library.library_families,
     solver.equals_golden,
     solver.equals_golden_first_frame,
     formats.stored_experts,
