@@ -303,7 +303,10 @@ class VAEConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """Everything that a generation needs when the caller says nothing. Source: Wan2.2 wan/configs/wan_*.py."""
+    """Everything that a generation needs when the caller says nothing. Source: Wan2.2 wan/configs/wan_*.py.
+
+    Of Bernini-R its ports state boundary, shift and solver; its other numbers are those of text-to-video.
+    """
 
     name: str
     task: str  # t2v | i2v | ti2v | vace | bernini | fun-control | fun-inp | clip-i2v | clip-flf2v

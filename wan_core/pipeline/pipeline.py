@@ -77,6 +77,8 @@ class WanPipeline:
         Args:
             path: official folder, diffusers folder, or a folder of ComfyUI single files. Where neither names nor
                 metadata of two experts say which is which, a test of both decides; a warning says that it is a guess.
+                Bernini-R has the tensors of a text-to-video model, and is known by the word "bernini" in the name of
+                folder or file, in model_index.json or in the header; Wan2.1 I2V of 480P by "480p", else it is 720P.
             torch_dtype: what transformer and text encoder compute in; None: as stored. VAE and vision encoder are
                 always float32, and the text encoder takes bfloat16 in place of float16.
             device: where to run; None: CUDA where there is one, else the CPU.
@@ -206,9 +208,11 @@ class WanPipeline:
         Args:
             prompt, negative_prompt: any language that umT5 knows; cleaned as officially, cut at 512 tokens. A negative
                 prompt of None is the official text, "" is empty.
-            image, last_image: first (and last) frame for image-to-video models; `image` also for TI2V-5B.
-            video: the control of VACE and Fun-Control, the source of Bernini-R. mask: VACE; 1 (white) = generate, 0 = keep.
-            reference_images: VACE and Bernini-R, whose references keep their proportions; one for Fun-Control.
+            image, last_image: first (and last) frame for image-to-video models and Fun-InP; FLF2V of Wan2.1 needs both.
+                `image` alone also for TI2V-5B, and as the start of Fun-Control.
+            video: the control of VACE and Fun-Control, or what Bernini-R edits.
+            mask: VACE models; 1 (white) = generate, 0 = keep.
+            reference_images: VACE; Bernini-R, where they keep their proportions; Fun-Control, which takes one.
             height, width: pixels; multiples of 16 (14B, 1.3B) or 32 (5B). With an image or a video and neither given,
                 the official size of about the default area with its proportions.
             num_frames: 4n + 1; of a longer video the first num_frames are used.
