@@ -50,7 +50,7 @@ def test_native_models_and_ours_are_interchangeable(measured):
 
 
 def test_the_library_makes_what_native_nodes_and_models_make(measured):
-    """Bernini-R, Fun-Control, Fun-InP 5B, I2V and FLF2V of Wan2.1: latents of six steps, two experts where there are."""
+    """Bernini-R, Fun-Control, Fun-InP 5B, I2V and FLF2V of Wan2.1: latents of six steps, both experts in pairs."""
     assert len(measured["library_families"]) == 10
     for case, (difference, change) in measured["library_families"].items():
         assert difference < 1e-5 < 1e-3 < change, case

@@ -134,13 +134,17 @@ def test_a_file_is_recognised_by_its_names(encoder, tmp_path):
         (lambda state: state.pop("visual.transformer.1.mlp.0.bias"), "lacks 1 of"),
         (
             lambda state: state.update({"visual.pos_embedding": torch.zeros(1, 7, 160)}),
-            "width 160 with 7 positions.*1280 wide with 257",
+            "width 160 with 7 positions and 4 layers.*1280 wide with 257",
         ),
         (
             lambda state: state.update({"visual.transformer.0.attn.to_qkv.weight": torch.zeros(161, 160)}),
             r"\(161, 160\).*q, k and v",
         ),
         (lambda state: state.update({"visual.transformer.0.more": torch.zeros(1)}), "has 1 tensors"),
+        (
+            lambda state: state.update({f"visual.transformer.{n}.norm1.bias": torch.zeros(1) for n in range(9999)}),
+            "and 9999 layers",
+        ),
     ],
 )
 def test_damaged_files(encoder, tmp_path, change, message):

@@ -129,12 +129,10 @@ def infer_image_encoder(weights: Weights) -> ImageEncoderConfig:
     dim, patch = weights.shape("embeddings.patch_embedding.weight", 4)[::3]
     positions = weights.shape("embeddings.position_embedding.weight", 2)[0]
     layers, side = _layers(weights, "encoder.layers"), math.isqrt(max(positions - 1, 0))
-    for n in range(layers):
-        weights.shape(f"encoder.layers.{n}.self_attn.q_proj.weight", 2)
-    if dim % 80 or side**2 + 1 != positions:
+    if dim % 80 or side**2 + 1 != positions or layers > 64:
         raise CheckpointError(
-            f"{weights.source} is a vision encoder of width {dim} with {positions} positions",
-            "CLIP ViT-H/14, 1280 wide with 257 positions",
+            f"{weights.source} is a vision encoder of width {dim} with {positions} positions and {layers + 1} layers",
+            "CLIP ViT-H/14, 1280 wide with 257 positions and 32 layers",
             "Use clip_vision_h, or models_clip_open-clip-xlm-roberta-large-vit-huge-14 of the release",
         )
     ffn_dim = weights.shape("encoder.layers.0.mlp.fc1.weight", 2)[0]
