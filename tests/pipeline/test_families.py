@@ -60,6 +60,15 @@ def test_every_input_changes_the_clip(open_pipe, name):
         assert not torch.equal(pipe("a cat", **other, **SMALL).latents, full), lacking
 
 
+@pytest.mark.parametrize("name", ["bernini-r-a14b", "fun-control-5b", "wan21-flf2v-14b"])
+def test_a_sample_of_several_is_that_sample_alone(open_pipe, name):
+    pipe, prompts, seeds = open_pipe(name), ["a cat", "a dog in the snow"], [1, 2]
+    together = pipe(prompts, **FULL[name], **SMALL | {"seed": seeds}).latents
+    for k, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        alone = pipe(prompt, **FULL[name], **SMALL | {"seed": seed}).latents
+        assert torch.equal(together[k : k + 1], alone)
+
+
 def test_numbers_of_the_families():
     numbers = {
         name: (p.steps, p.shift, p.guidance, p.guidance_low, p.boundary, p.width, p.height, p.frames, p.fps)

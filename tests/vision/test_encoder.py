@@ -62,7 +62,9 @@ def written(encoder, layout, folder):
         return folder / "models_clip.pth"
     model = transformers_model(encoder, projection=layout == "comfyui")
     if layout == "comfyui":
-        save_file({name: t.half() for name, t in model.state_dict().items()}, folder / "clip_vision_h.safetensors")
+        state = {name: t.half() for name, t in model.state_dict().items()}
+        state["vision_model.embeddings.position_ids"] = torch.arange(CONFIG.tokens)[None]
+        save_file(state, folder / "clip_vision_h.safetensors")
         return folder / "clip_vision_h.safetensors"
     model.save_pretrained(folder / "image_encoder")
     return folder / "image_encoder"
@@ -130,7 +132,10 @@ def test_a_file_is_recognised_by_its_names(encoder, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda state: state.pop("visual.transformer.1.attn.to_qkv.weight"), "lacks 3 of .*encoder.layers.1.self_attn.q_proj"),
+        (
+            lambda state: state.pop("visual.transformer.1.attn.to_qkv.weight"),
+            "lacks 3 of .*encoder.layers.1.self_attn.q_proj",
+        ),
         (lambda state: state.pop("visual.transformer.1.mlp.0.bias"), "lacks 1 of"),
         (
             lambda state: state.update({"visual.pos_embedding": torch.zeros(1, 7, 160)}),

@@ -99,7 +99,7 @@ def load_image_encoder(
         CheckpointError: damaged, incomplete, or not a CLIP vision encoder.
     """
     weights = open_part(source, "image_encoder")
-    config = config or infer_image_encoder(weights)
+    config = infer_image_encoder(weights, config)
     return _build(lambda: ImageEncoder(config), weights, torch.float32, device)
 
 

@@ -120,12 +120,14 @@ def infer_text(weights: Weights, config: TextConfig | Mapping | None = None) -> 
     return TextConfig(**inferred | TextConfig.values(config or {}))
 
 
-def infer_image_encoder(weights: Weights) -> ImageEncoderConfig:
+def infer_image_encoder(weights: Weights, config: ImageEncoderConfig | None = None) -> ImageEncoderConfig:
     """Sizes of a CLIP vision tower from its tensors; heads are taken to be 80 wide, as in ViT-H.
 
     Raises:
         CheckpointError: another width, or positions that are no square of patches and a class.
     """
+    if config is not None:
+        return config
     dim, patch = weights.shape("embeddings.patch_embedding.weight", 4)[::3]
     positions = weights.shape("embeddings.position_embedding.weight", 2)[0]
     layers, side = _layers(weights, "encoder.layers"), math.isqrt(max(positions - 1, 0))
