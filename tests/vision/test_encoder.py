@@ -16,7 +16,7 @@ from wan_core.errors import CheckpointError
 from wan_core.pipeline.estimate import image_encoder_parameters
 from wan_core.testing import official_clip
 from wan_core.vision import ImageEncoder
-from wan_core.vision.encoder import MEAN, STD
+from wan_core.vision.encoder import MEAN, STD, parameter_shapes
 
 CONFIG = ImageEncoderConfig(160, 96, 2, 3, 14, 28)
 
@@ -117,6 +117,7 @@ def test_the_real_encoder_makes_257_tokens_of_1280():
     with torch.device("meta"):
         encoder = ImageEncoder(config)
     assert encoder(torch.empty(1, 3, 224, 224, device="meta")).shape == (1, 257, 1280) == (1, config.tokens, config.dim)
+    assert parameter_shapes(config) == {name: tuple(p.shape) for name, p in encoder.state_dict().items()}
     parameters = sum(p.numel() for p in encoder.parameters())
     assert parameters == image_encoder_parameters(config)
     assert 0.60e9 < parameters < 632_076_800, "ViT-H/14 without its last layer"

@@ -1,5 +1,6 @@
 """How much memory a generation will need, from its numbers alone."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from ..flow.guidance import BATCHED_CFG_MAX_TOKENS
 from ..memory.estimate import decoding_bytes, sampling_bytes
 from ..shapes import VideoShape
 from ..vae import WanVAE
+from ..vision.encoder import parameter_shapes
 
 FLOAT32_BYTES = 4  # the VAE always computes in float32
 
@@ -61,12 +63,8 @@ def text_parameters(config: TextConfig) -> int:
 
 
 def image_encoder_parameters(config: ImageEncoderConfig) -> int:
-    """Number of parameters of a vision encoder that are loaded. From its sizes, as those of a text encoder."""
-    attention = 4 * (config.dim + 1) * config.dim  # q, k, v, out, with biases
-    feed_forward = 2 * config.dim * config.ffn_dim + config.dim + config.ffn_dim
-    norms = 4 * config.dim
-    embeddings = (1 + config.tokens + 3 * config.patch**2 + 2) * config.dim  # class, positions, patches, norm
-    return config.layers * (attention + feed_forward + norms) + embeddings
+    """Number of parameters of a vision encoder, as it is loaded."""
+    return sum(math.prod(shape) for shape in parameter_shapes(config).values())
 
 
 def _parameters(module: nn.Module) -> int:

@@ -8,6 +8,22 @@ from ..config import ImageEncoderConfig
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of the pixels CLIP was shown
 
 
+def parameter_shapes(config: ImageEncoderConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of an encoder's tensors. Written out, as importing transformers takes two seconds."""
+    square, wide, narrow = (config.dim, config.dim), (config.ffn_dim, config.dim), (config.dim, config.ffn_dim)
+    layers: dict[str, tuple[int, ...]] = {f"self_attn.{name}_proj": square for name in ("q", "k", "v", "out")}
+    layers |= {"mlp.fc1": wide, "mlp.fc2": narrow, "layer_norm1": square[:1], "layer_norm2": square[:1]}
+    modules = {f"encoder.layers.{n}.{name}": shape for n in range(config.layers) for name, shape in layers.items()}
+    modules["pre_layrnorm"] = square[:1]
+    embeddings = {
+        "embeddings.class_embedding": square[:1],
+        "embeddings.patch_embedding.weight": (config.dim, 3, config.patch, config.patch),
+        "embeddings.position_embedding.weight": (config.tokens, config.dim),
+    }
+    weights = {f"{name}.weight": shape for name, shape in modules.items()}
+    return embeddings | weights | {f"{name}.bias": shape[:1] for name, shape in modules.items()}
+
+
 class ImageEncoder(nn.Module):
     """Image tokens of CLIP. Its state dict has the names that transformers gives them."""
 
