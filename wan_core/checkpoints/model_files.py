@@ -95,6 +95,34 @@ def _dit_config(weights: Weights) -> DiTConfig:
     return infer_dit(open_part(weights, "dit"), sibling_config(weights.source))
 
 
+def check_pair(high: Weights, high_config: DiTConfig, low: Weights, low_config: DiTConfig) -> None:
+    """
+    Raises:
+        CheckpointError: experts of different sizes.
+    """
+    if high_config != low_config:
+        kinds = describe_dit(high_config), describe_dit(low_config)
+        raise CheckpointError(
+            f"{_name(high)} is {kinds[0]} and {_name(low)} is {kinds[1]}, with different sizes",
+            "two experts of one model",
+            "Use the high-noise and the low-noise file of the same release",
+        )
+
+
+def _check_vae(dit: DiTConfig, vae: Weights, config: VAEConfig) -> None:
+    if dit.out_channels != config.z_channels:
+        raise CheckpointError(
+            f"the transformer makes {dit.out_channels}-channel latents and {_name(vae)} is the {config.version} VAE, "
+            f"with {config.z_channels} channels",
+            "Wan2.1_VAE for the 14B and 1.3B models, Wan2.2_VAE for TI2V-5B",
+            "Put the other VAE in its place",
+        )
+
+
+def _name(weights: Weights) -> str:
+    return Path(weights.source).name
+
+
 def _names(folder: Path, dit: Weights) -> str:
     """What the folder, the transformer's file, the folder's index and the header call the model."""
     folder = folder.absolute()
@@ -138,31 +166,3 @@ def _image_encoder_config(dit: DiTConfig, weights: Weights | None, folder: Path)
             "Put clip_vision_h.safetensors in its place",
         )
     return config
-
-
-def check_pair(high: Weights, high_config: DiTConfig, low: Weights, low_config: DiTConfig) -> None:
-    """
-    Raises:
-        CheckpointError: experts of different sizes.
-    """
-    if high_config != low_config:
-        kinds = describe_dit(high_config), describe_dit(low_config)
-        raise CheckpointError(
-            f"{_name(high)} is {kinds[0]} and {_name(low)} is {kinds[1]}, with different sizes",
-            "two experts of one model",
-            "Use the high-noise and the low-noise file of the same release",
-        )
-
-
-def _check_vae(dit: DiTConfig, vae: Weights, config: VAEConfig) -> None:
-    if dit.out_channels != config.z_channels:
-        raise CheckpointError(
-            f"the transformer makes {dit.out_channels}-channel latents and {_name(vae)} is the {config.version} VAE, "
-            f"with {config.z_channels} channels",
-            "Wan2.1_VAE for the 14B and 1.3B models, Wan2.2_VAE for TI2V-5B",
-            "Put the other VAE in its place",
-        )
-
-
-def _name(weights: Weights) -> str:
-    return Path(weights.source).name
