@@ -16,7 +16,16 @@ LAYERS = (
     {"fields"},
     {"config", "validate"},
     {"shapes", "devices", "ops", "attention", "fused"},
-    {"text", "dit", "vae", "flow", "media", "memory", "video"},  # no imports between these, but `video` names `media`
+    {
+        "text",
+        "vision",
+        "dit",
+        "vae",
+        "flow",
+        "media",
+        "memory",
+        "video",
+    },  # no imports between these, but `video` names `media`
     {"cpu", "conditioning"},
     {"checkpoints"},
     {"lora", "parallel", "testing"},

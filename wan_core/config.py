@@ -17,6 +17,9 @@ NEGATIVE_PROMPT = (
     "残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，"
     "三条腿，背景人很多，倒着走"
 )
+# Wan2.1 wan/configs/wan_i2v_14B.py, and its copy for first and last frames
+_NEGATIVE_PROMPT_I2V = "镜头晃动，" + NEGATIVE_PROMPT
+_NEGATIVE_PROMPT_FLF2V = "镜头切换，" + _NEGATIVE_PROMPT_I2V
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,33 @@ _TEXT_HF = {
 }
 
 
+@dataclass(frozen=True)
+class ImageEncoderConfig:
+    """CLIP vision encoder. Defaults: ViT-H/14. Source: Wan2.1 wan/modules/clip.py clip_xlm_roberta_vit_h_14."""
+
+    dim: int = 1280
+    ffn_dim: int = 5120
+    heads: int = 16
+    layers: int = 31  # that are run: the last of the 32 in the file is not
+    patch: int = 14
+    image_size: int = 224
+    eps: float = 1e-5
+
+    def __post_init__(self):
+        check_values(type(self), vars(self))
+        if self.dim % self.heads or self.image_size % self.patch:
+            raise CheckpointError(
+                f"a vision encoder of width {self.dim} with {self.heads} heads, and patches of {self.patch} in images "
+                f"of {self.image_size} pixels",
+                "sizes that divide",
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an image: one for each patch, and one for the class."""
+        return (self.image_size // self.patch) ** 2 + 1
+
+
 def _numbers(text: str) -> tuple[float, ...]:
     return tuple(float(word) for word in text.split())
 
@@ -250,10 +280,13 @@ class VAEConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """Everything that a generation needs when the caller says nothing. Source: Wan2.2 wan/configs/wan_*.py."""
+    """Everything that a generation needs when the caller says nothing. Source: Wan2.2 wan/configs/wan_*.py.
+
+    Of Bernini-R its ports state boundary, shift and solver; its other numbers are those of text-to-video.
+    """
 
     name: str
-    task: str  # t2v | i2v | ti2v | vace
+    task: str  # t2v | i2v | ti2v | vace | bernini | fun-control | fun-inp | clip-i2v | clip-flf2v
     dit: DiTConfig
     vae: VAEConfig
     steps: int
@@ -267,6 +300,8 @@ class Preset:
     fps: int = 16
     text: TextConfig = TextConfig()
     negative_prompt: str = NEGATIVE_PROMPT
+    image_encoder: ImageEncoderConfig | None = None  # of models with a CLIP branch
+    mark: str = ""  # a word in the names of models that no tensor tells from another preset's
 
     @property
     def two_experts(self) -> bool:
@@ -323,44 +358,107 @@ _WAN21_T2V_14B = Preset(  # Wan2.1 wan_t2v_14B.py
 )
 _WAN21_VACE_14B = replace(_WAN21_T2V_14B, name="wan21-vace-14b", task="vace", dit=_VACE_14B, shift=16.0)
 
+# Bernini-R, community. Boundary, shift and solver as its ports state them; where nothing is stated, T2V's numbers.
+_BERNINI_A14B = replace(_T2V_A14B, name="bernini-r-a14b", task="bernini", shift=3.0, mark="bernini")
+_WAN21_T2V_1_3B = replace(_WAN21_T2V_14B, name="wan21-t2v-1.3b", dit=_1_3B, width=832, height=480)
+# Wan2.2-Fun of VideoX-Fun: examples/wan2.2_fun, config/wan2.2/wan_civitai_i2v.yaml and wan_civitai_5b.yaml
+_FUN_CONTROL_A14B = replace(
+    _I2V_A14B,
+    name="fun-control-a14b",
+    task="fun-control",
+    dit=replace(_A14B, in_channels=52, reference_channels=16),
+    steps=50,
+    guidance=6.0,
+    guidance_low=6.0,
+)
+_FUN_INP_5B = replace(_TI2V_5B, name="fun-inp-5b", task="fun-inp", dit=replace(_5B, in_channels=100), guidance=6.0)
+_WAN21_I2V_14B = replace(  # Wan2.1 wan_i2v_14B.py; the README's shift for 480p
+    _WAN21_T2V_14B,
+    name="wan21-i2v-14b-720p",
+    task="clip-i2v",
+    dit=replace(_A14B, in_channels=36, image_dim=1280),
+    steps=40,
+    negative_prompt=_NEGATIVE_PROMPT_I2V,
+    image_encoder=ImageEncoderConfig(),
+)
+
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         _T2V_A14B,
         _I2V_A14B,
         _TI2V_5B,
-        # community Wan2.2-VACE-Fun-A14B: the VACE-14B layout twice
-        replace(_WAN21_VACE_14B, name="vace-a14b", guidance_low=5.0, boundary=0.875),
+        # community Wan2.2-VACE-Fun-A14B: the VACE-14B layout twice; VideoX-Fun examples/wan2.2_vace_fun
+        replace(_WAN21_VACE_14B, name="vace-a14b", shift=12.0, guidance_low=5.0, boundary=0.875),
         _WAN21_T2V_14B,
-        replace(_WAN21_T2V_14B, name="wan21-t2v-1.3b", dit=_1_3B, width=832, height=480),
+        _WAN21_T2V_1_3B,
         _WAN21_VACE_14B,
         replace(_WAN21_VACE_14B, name="wan21-vace-1.3b", dit=_VACE_1_3B, width=832, height=480),
+        _BERNINI_A14B,
+        replace(_WAN21_T2V_1_3B, name="bernini-r-1.3b", task="bernini", shift=3.0, mark="bernini"),
+        _FUN_CONTROL_A14B,
+        replace(
+            _FUN_INP_5B,
+            name="fun-control-5b",
+            task="fun-control",
+            dit=replace(_5B, in_channels=148, reference_channels=48),
+            steps=40,
+        ),
+        _FUN_INP_5B,
+        _WAN21_I2V_14B,
+        replace(_WAN21_I2V_14B, name="wan21-i2v-14b-480p", shift=3.0, width=832, height=480, mark="480p"),
+        replace(  # Wan2.1 wan/first_last_frame2video.py
+            _WAN21_I2V_14B,
+            name="wan21-flf2v-14b",
+            task="clip-flf2v",
+            dit=replace(_WAN21_I2V_14B.dit, image_positions=514),
+            steps=50,
+            shift=16.0,
+            negative_prompt=_NEGATIVE_PROMPT_FLF2V,
+        ),
     )
 }
-# What a model is recognised as: the presets, and one expert of the image-to-video pair by itself.
-_RECOGNISED = (*PRESETS.values(), replace(_I2V_A14B, guidance_low=None, boundary=None))
+# What a model is recognised as: the presets, and one expert by itself of pairs that no single model looks like.
+_RECOGNISED = (
+    *PRESETS.values(),
+    *(replace(pair, guidance_low=None, boundary=None) for pair in (_I2V_A14B, _BERNINI_A14B, _FUN_CONTROL_A14B)),
+)
+
+MARKS = " ".join({preset.mark for preset in _RECOGNISED})
 
 
-def preset_for(dit: DiTConfig, vae: VAEConfig, two_experts: bool) -> Preset:
+def preset_for(dit: DiTConfig, vae: VAEConfig, two_experts: bool, names: str = "") -> Preset:
     """The preset whose defaults fit a model of any width, carrying that model's own sizes.
 
+    Args:
+        names: what folder, files and headers call the model: a preset with a `mark` is taken only where it is in them.
     Raises:
         CheckpointError: no model of the family has these channels.
     """
-    fits = presets_like(dit, two_experts)
+    fits = presets_like(dit, two_experts, names)
     if not fits:
+        found = f"a transformer with {dit.in_channels} input and {dit.out_channels} output channels"
+        found += " and a CLIP image branch" if dit.image_dim else ""
+        found += ", as Fun-Control of Wan2.1 has," if (dit.in_channels, dit.out_channels) == (48, 16) else ""
         raise CheckpointError(
-            f"a transformer with {dit.in_channels} input and {dit.out_channels} output channels"
-            + (", twice" if two_experts else ""),
-            "16 in (text-to-video, VACE), 36 in (image-to-video) or 48 in and out (TI2V-5B, a single model)",
+            found + (", twice" if two_experts else ""),
+            "16 in (text-to-video, VACE, Bernini-R), 36 in (image-to-video), 52 in (Fun-Control, a pair) or 48, 100 or "
+            "148 in and 48 out (TI2V-5B, Fun-InP and Fun-Control 5B, single models)",
+            "Load it in ComfyUI with Load Diffusion Model; the Wan 2.2 sampler takes its MODEL",
         )
     return replace(fits[0], dit=dit, vae=vae)
 
 
-def presets_like(dit: DiTConfig, two_experts: bool) -> list[Preset]:
-    """The presets of models with these channels and experts, those of the same width first."""
-    fits = [preset for preset in _RECOGNISED if _traits(preset.dit, preset.two_experts) == _traits(dit, two_experts)]
-    return sorted(fits, key=lambda preset: preset.dit.dim != dit.dim)
+def presets_like(dit: DiTConfig, two_experts: bool, names: str = "") -> list[Preset]:
+    """The presets of models with these channels, branches and experts: those that `names` mark, then those of the same
+    width, first.
+    """
+    fits = [
+        preset
+        for preset in _RECOGNISED
+        if _traits(preset.dit, preset.two_experts) == _traits(dit, two_experts) and preset.mark in names.lower()
+    ]
+    return sorted(fits, key=lambda preset: (not preset.mark, preset.dit.dim != dit.dim))
 
 
 def _traits(dit: DiTConfig, two_experts: bool) -> tuple[int | bool, ...]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..config import ImageEncoderConfig
 from ..cpu import make_dit, make_vae
 from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
@@ -16,16 +17,23 @@ from ..errors import LONGEST_EXCERPT, CheckpointError, some
 from ..memory import typed_oom
 from ..text import UMT5
 from ..vae import WanVAE
+from ..vision import ImageEncoder
 from .expected import EXPECTED, NoRandomNumbers
 from .families import FOREIGN_FIX, check_family
 from .formats import Weights, from_state_dict, open_weights, read_config
-from .infer import infer_dit, infer_text, infer_vae, main_dtype
+from .infer import infer_dit, infer_image_encoder, infer_text, infer_vae, main_dtype
 from .key_maps import PARTS, find_part, to_official
 from .quant import check_quantization, check_scales, foreign_layers, mark_quantized, quantized_weight
+from .vision import vision_tower
 
 Source = str | Path | Mapping[str, Tensor] | Weights
 Module = TypeVar("Module", bound=nn.Module)
-_INFER: dict[str, Callable[[Weights, Any], Any]] = {"dit": infer_dit, "vae": infer_vae, "text_encoder": infer_text}
+_INFER: dict[str, Callable[[Weights, Any], Any]] = {
+    "dit": infer_dit,
+    "vae": infer_vae,
+    "text_encoder": infer_text,
+    "image_encoder": infer_image_encoder,
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Part:
     Attributes:
         kind: a key of `key_maps.PARTS`.
         weights: under official names.
-        config: DiTConfig, VAEConfig or TextConfig.
+        config: DiTConfig, VAEConfig, TextConfig or ImageEncoderConfig.
     """
 
     kind: str
@@ -100,6 +108,22 @@ def load_text_encoder(
     if dtype is None and main_dtype(part.weights) == torch.float16:
         dtype = torch.bfloat16
     return _build(lambda: UMT5(part.config), part.weights, dtype, device)
+
+
+@typed_oom()
+def load_image_encoder(
+    source: Source, config: ImageEncoderConfig | None = None, device: torch.device | str = "cpu"
+) -> ImageEncoder:
+    """A CLIP vision encoder in evaluation mode, in float32 as the VAE; its last layer is not loaded.
+
+    Args:
+        source: a file, a folder, a state dict, or opened Weights; official, transformers or ComfyUI names.
+        config: None: inferred from the tensors (heads = dim / 80, as in ViT-H).
+    Raises:
+        CheckpointError: damaged, incomplete, or not a CLIP vision encoder.
+    """
+    part = check_part(source, "image_encoder", config)
+    return _build(lambda: ImageEncoder(part.config), part.weights, torch.float32, device)
 
 
 def is_float32_layer(name: str) -> bool:
@@ -181,6 +205,8 @@ def identify_part(weights: Weights, kind: str) -> Weights:
     """
     part = weights.renamed(to_official(kind, weights, weights.source))
     check_family(kind, part, part.metadata, weights.source)
+    if kind == "image_encoder":
+        part = vision_tower(part)
     return mark_quantized(part)
 
 

@@ -10,8 +10,9 @@ from torch.overrides import TorchFunctionMode
 
 from ..config import DiTConfig, VAEConfig
 from ..dit import WanDiT
-from ..text.encoder import parameter_shapes
+from ..text import encoder as text
 from ..vae import WanVAE
+from ..vision import encoder as vision
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -38,11 +39,12 @@ def expected_vae(config: VAEConfig) -> Shapes:
     return _shapes(lambda: WanVAE(config))
 
 
-# kind → names and shapes from its config; umT5's come from a table, as importing transformers takes two seconds
+# kind → names and shapes from its config; umT5's and CLIP's are written out: importing transformers takes two seconds
 EXPECTED: Mapping[str, Callable[[Any], Shapes]] = {
     "dit": expected_dit,
     "vae": expected_vae,
-    "text_encoder": parameter_shapes,
+    "text_encoder": text.parameter_shapes,
+    "image_encoder": vision.parameter_shapes,
 }
 
 

@@ -27,6 +27,7 @@ MODEL = ("dit", "vae", "text_encoder")  # what a folder of single files has to h
 _WHOLE = ("model_index.json", "high_noise_model", "low_noise_model", "google")  # only a whole model's folder has them
 _OFFICIAL_VAE = ("*VAE*.pth", "*VAE*.safetensors")
 _OFFICIAL_TEXT = ("models_t5*.pth", "models_t5*.safetensors")
+_OFFICIAL_CLIP = ("models_clip*.pth", "models_clip*.safetensors")
 _HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")  # such as Wan-AI/Wan2.2-T2V-A14B
 
 
@@ -40,6 +41,7 @@ class ModelFolder:
         tokenizer: its folder, or the text-encoder file that embeds it.
         boundary: as the folder states it, or None.
         named: whether names or metadata say which expert is which; else they are in alphabetical order.
+        image_encoder: file or folder of the CLIP vision encoder, where there is one.
     """
 
     layout: str
@@ -50,6 +52,7 @@ class ModelFolder:
     tokenizer: Path
     boundary: float | None = None
     named: bool = True
+    image_encoder: Path | None = None
 
 
 def find_parts(path: str | Path, open_once: Open) -> ModelFolder:
@@ -111,6 +114,7 @@ def _official(folder: Path) -> ModelFolder:
         vae=_only(folder, _OFFICIAL_VAE, "VAE file (Wan2.1_VAE.pth or Wan2.2_VAE.pth)"),
         text_encoder=_only(folder, _OFFICIAL_TEXT, "text encoder (models_t5_umt5-xxl-enc-bf16.pth)"),
         tokenizer=_part(folder / "google" / "umt5-xxl", "the tokenizer"),
+        image_encoder=next(iter(_named(folder, _OFFICIAL_CLIP)), None),
     )
 
 
@@ -142,12 +146,13 @@ def _diffusers(folder: Path) -> ModelFolder:
         text_encoder=_part(folder / "text_encoder", "the text encoder"),
         tokenizer=_part(folder / "tokenizer", "the tokenizer"),
         boundary=boundary,
+        image_encoder=folder / "image_encoder" if (folder / "image_encoder").is_dir() else None,
     )
 
 
 def _comfyui(folder: Path, open_once: Open) -> ModelFolder:
     files = single_files(folder)
-    candidates = {kind: [file for file in files if find_part(kind, open_once(file))] for kind in MODEL}
+    candidates = {kind: [file for file in files if find_part(kind, open_once(file))] for kind in PARTS}
     for kind in MODEL:
         if not candidates[kind]:
             raise CheckpointNotFound(
@@ -165,7 +170,19 @@ def _comfyui(folder: Path, open_once: Open) -> ModelFolder:
         own = [file for file in vaes if infer_vae(identify_part(open_once(file), "vae")).z_channels == channels]
         vaes = own or vaes
     vae, text_encoder = _single(vaes, "vae", folder), _single(candidates["text_encoder"], "text_encoder", folder)
-    return ModelFolder("comfyui", high, low, vae, text_encoder, tokenizer=text_encoder, named=named)
+    image_encoder = _image_encoder(candidates["image_encoder"], high, folder, open_once)
+    return ModelFolder("comfyui", high, low, vae, text_encoder, text_encoder, named=named, image_encoder=image_encoder)
+
+
+def _image_encoder(files: list[Path], dit: Path, folder: Path, open_once: Open) -> Path | None:
+    """The CLIP vision encoder that the transformer takes, of those in the folder; None where it takes none."""
+    width = infer_dit(identify_part(open_once(dit), "dit"), sibling_config(dit)).image_dim if files else 0
+    if not width:
+        return None
+    if len(files) > 1:  # such as ViT-L of other models
+        towers = {file: identify_part(open_once(file), "image_encoder") for file in files}
+        files = [file for file in files if towers[file].shape("embeddings.class_embedding") == (width,)] or files
+    return _single(files, "image_encoder", folder)
 
 
 def _experts(experts: Mapping[Path, str | None], folder: Path) -> tuple[Path, Path | None, bool]:

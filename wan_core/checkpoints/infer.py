@@ -1,12 +1,13 @@
 """Sizes of a model part from the shapes of its tensors, and the dtypes that they are stored in."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
-from ..config import DiTConfig, TextConfig, VAEConfig
+from ..config import DiTConfig, ImageEncoderConfig, TextConfig, VAEConfig
 from ..errors import CheckpointError, quoted
 from .formats import Weights
 
@@ -118,6 +119,27 @@ def infer_text(weights: Weights, config: TextConfig | Mapping | None = None) -> 
         "buckets": buckets,
     }
     return TextConfig(**inferred | TextConfig.values(config or {}))
+
+
+def infer_image_encoder(weights: Weights, config: ImageEncoderConfig | None = None) -> ImageEncoderConfig:
+    """Sizes of a CLIP vision tower from its tensors; heads are taken to be 80 wide, as in ViT-H.
+
+    Raises:
+        CheckpointError: another width, or positions that are no square of patches and a class.
+    """
+    if config is not None:
+        return config
+    dim, patch = weights.shape("embeddings.patch_embedding.weight", 4)[::3]
+    positions = weights.shape("embeddings.position_embedding.weight", 2)[0]
+    layers, side = _layers(weights, "encoder.layers"), math.isqrt(max(positions - 1, 0))
+    if dim % 80 or side**2 + 1 != positions or layers > 64:
+        raise CheckpointError(
+            f"{weights.source} is a vision encoder of width {dim} with {positions} positions and {layers + 1} layers",
+            "CLIP ViT-H/14, 1280 wide with 257 positions and 32 layers",
+            "Use clip_vision_h, or models_clip_open-clip-xlm-roberta-large-vit-huge-14 of the release",
+        )
+    ffn_dim = weights.shape("encoder.layers.0.mlp.fc1.weight", 2)[0]
+    return ImageEncoderConfig(dim, ffn_dim, dim // 80, layers, patch, patch * side)
 
 
 def quant_marker(names: Iterable[str]) -> str | None:

@@ -8,12 +8,18 @@ from ..errors import CheckpointError
 from ..text.encoder import HUGGING_FACE
 from .families import family_of
 
-PARTS: Final = {"dit": "a diffusion transformer", "vae": "a VAE", "text_encoder": "a umT5 text encoder"}
+PARTS: Final = {
+    "dit": "a diffusion transformer",
+    "vae": "a VAE",
+    "text_encoder": "a umT5 text encoder",
+    "image_encoder": "a CLIP vision encoder",
+}
 # What stands before a part's names in a single file; the first that fits is taken.
 PREFIXES: Final = {
     "dit": ("", "model.diffusion_model.", "diffusion_model."),
     "vae": ("", "vae.", "first_stage_model."),
     "text_encoder": ("", "text_encoders.umt5xxl.transformer."),
+    "image_encoder": ("",),
 }
 # kind → layout → names that only this layout has; one of them may be missing from a damaged file.
 SIGNATURE_KEYS: Final = {
@@ -32,6 +38,11 @@ SIGNATURE_KEYS: Final = {
             "encoder.block.0.layer.1.DenseReluDense.wi_0.weight",
         ),
         "gguf": ("enc.blk.0.attn_rel_b.weight", "enc.blk.0.ffn_gate.weight"),
+    },
+    "image_encoder": {
+        "official": ("visual.cls_embedding", "visual.transformer.0.attn.to_qkv.weight"),
+        "huggingface": ("vision_model.embeddings.class_embedding", "vision_model.pre_layrnorm.weight"),
+        "transformers": ("embeddings.class_embedding", "pre_layrnorm.weight"),
     },
 }
 
@@ -106,10 +117,27 @@ _TEXT_GGUF: tuple[Rule, ...] = (
     (r"\.ffn_down\.", ".ffn.fc2."),
 )
 
+# The vision tower is loaded under the names of transformers: the official file has q, k and v in one tensor.
+_IMAGE_OFFICIAL: tuple[Rule, ...] = (
+    (r"^visual\.(patch_embedding\.weight)$", r"vision_model.embeddings.\1"),
+    (r"^visual\.cls_embedding$", "vision_model.embeddings.class_embedding"),
+    (r"^visual\.pos_embedding$", "vision_model.embeddings.position_embedding.weight"),
+    (r"^visual\.pre_norm\.", "vision_model.pre_layrnorm."),
+    (r"^visual\.post_norm\.", "vision_model.post_layernorm."),
+    (r"^visual\.transformer\.(\d+)\.", r"vision_model.encoder.layers.\1."),
+    (r"\.norm([12])\.", r".layer_norm\1."),
+    (r"\.attn\.to_qkv\.", ".self_attn.qkv_proj."),
+    (r"\.attn\.proj\.", ".self_attn.out_proj."),
+    (r"\.mlp\.0\.", ".mlp.fc1."),
+    (r"\.mlp\.2\.", ".mlp.fc2."),
+)
+
 _TABLES: Final[Mapping[tuple[str, str], tuple[Rule, ...]]] = {
     ("dit", "diffusers"): DIT,
     ("text_encoder", "huggingface"): _TEXT,
     ("text_encoder", "gguf"): _TEXT_GGUF,
+    ("image_encoder", "official"): _IMAGE_OFFICIAL,
+    ("image_encoder", "transformers"): ((r"^", "vision_model."),),
 }
 # Tensors in the file that are no parameters: a norm that diffusers' first conversions of Wan2.1 image-to-video have and
 # no code uses; the tokenizer, and a tied copy of shared.weight.

@@ -1,16 +1,17 @@
 """From a path to a model: every part is paths, opened once, identified, and checked against the others."""
 
 import functools
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config import DiTConfig, Preset, VAEConfig, preset_for
-from ..errors import CheckpointError
+from ..config import DiTConfig, ImageEncoderConfig, Preset, VAEConfig, preset_for
+from ..errors import CheckpointError, CheckpointNotFound
 from ..memory import typed_oom
 from .build import Part, check_part
 from .families import describe_dit
 from .folders import ModelFolder, find_parts
-from .formats import Weights, open_weights
+from .formats import Weights, load_json, open_weights
 from .identify import COMPARED, same_weights, warn_of_title
 from .tokenizer import check_tokenizer
 
@@ -26,6 +27,7 @@ class ModelFiles:
         tokenizer: its folder, or the text encoder that embeds it; for `open_tokenizer`.
         boundary: as the folder states it, or None.
         named: whether names or metadata say which expert is which; else `identify_experts` has to.
+        image_encoder: of models with a CLIP branch, for `load_image_encoder`.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class ModelFiles:
     tokenizer: Path | Weights
     boundary: float | None
     named: bool
+    image_encoder: Weights | None = None
 
 
 @typed_oom()
@@ -70,7 +73,12 @@ def open_model(path: str | Path) -> ModelFiles:
             "the umT5 encoder that the model was trained with",
         )
     check_tokenizer(tokenizer)
-    preset = replace(preset_for(dit.config, vae_config, low is not None), text=text_config)
+    image_encoder = open_once(paths.image_encoder) if dit.config.image_dim and paths.image_encoder else None
+    preset = replace(
+        preset_for(dit.config, vae_config, low is not None, _names(Path(path), high)),
+        text=text_config,
+        image_encoder=_image_encoder_config(dit.config, image_encoder, Path(path)),
+    )
     return ModelFiles(
         path=Path(path),
         layout=paths.layout,
@@ -82,6 +90,7 @@ def open_model(path: str | Path) -> ModelFiles:
         tokenizer=tokenizer,
         boundary=paths.boundary,
         named=paths.named,
+        image_encoder=image_encoder,
     )
 
 
@@ -126,3 +135,48 @@ def _check_vae(dit: DiTConfig, vae: Weights, config: VAEConfig) -> None:
 
 def _name(weights: Weights) -> str:
     return Path(weights.source).name
+
+
+def _names(folder: Path, dit: Weights) -> str:
+    """What the folder, the transformer's file, the folder's index and the header call the model."""
+    folder = folder.absolute()
+    release = folder.parent.parent.name if folder.parent.name == "snapshots" else ""  # of the hub's cache
+    index = folder / "model_index.json"
+    inside = Path(dit.source).absolute()
+    return "\n".join(
+        [
+            release,
+            folder.name,
+            str(inside.relative_to(folder) if inside.is_relative_to(folder) else inside.name),
+            json.dumps(load_json(index)) if index.is_file() else "",
+            *dit.metadata.values(),
+        ]
+    )
+
+
+def _image_encoder_config(dit: DiTConfig, weights: Weights | None, folder: Path) -> ImageEncoderConfig | None:
+    """Sizes of the vision encoder of a model with a CLIP branch.
+
+    Raises:
+        CheckpointNotFound: the folder has none. CheckpointError: it does not fit.
+    """
+    if not dit.image_dim:
+        return None
+    if weights is None:
+        raise CheckpointNotFound(
+            f"{folder} has no CLIP vision encoder, and its transformer takes image tokens",
+            "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth (official), image_encoder/ (diffusers), or "
+            "clip_vision_h.safetensors (ComfyUI)",
+            "Download the file as well",
+        )
+    config = check_part(weights, "image_encoder").config
+    tokens = 2 * config.tokens
+    if config.dim != dit.image_dim or dit.image_positions not in (0, tokens):
+        raise CheckpointError(
+            f"the transformer takes image tokens of width {dit.image_dim}"
+            + (f", {dit.image_positions} of them" if dit.image_positions else "")
+            + f", and {_name(weights)} makes {config.tokens} of width {config.dim} for each image",
+            "CLIP ViT-H/14, which the model was trained with",
+            "Put clip_vision_h.safetensors in its place",
+        )
+    return config

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import DiTConfig, TextConfig, VAEConfig
+from ..config import DiTConfig, ImageEncoderConfig, TextConfig, VAEConfig
 from ..errors import CheckpointNotFound
 from ..memory import typed_oom
 from .build import check_part
@@ -23,7 +23,7 @@ class PartInfo:
     """One model part.
 
     Attributes:
-        kind: dit | vae | text_encoder.
+        kind: dit | vae | text_encoder | image_encoder.
         layout: official | diffusers | huggingface | comfyui (official names under a prefix) | gguf.
         family: such as "i2v-a14b expert" or "Wan2.1 VAE".
         quantisation: dtypes, and the tensor name that marks a quantised file.
@@ -37,7 +37,7 @@ class PartInfo:
     quantisation: str
     parameters: int
     size: int
-    config: DiTConfig | VAEConfig | TextConfig | None = None
+    config: DiTConfig | VAEConfig | TextConfig | ImageEncoderConfig | None = None
 
     def __str__(self) -> str:
         return (
@@ -53,7 +53,7 @@ class FolderInfo:
     Attributes:
         layout: official | diffusers | comfyui.
         family: name of the preset that its defaults come from.
-        parts: one or two experts (high-noise first), VAE, text encoder.
+        parts: one or two experts (high-noise first), VAE, text encoder, and the vision encoder of models with CLIP.
         boundary: as the folder states it, or None.
     """
 
@@ -89,6 +89,7 @@ def inspect(path: str | Path) -> PartInfo | FolderInfo:
     model = open_model(path)
     experts = [model.high] if model.low is None else [model.high, model.low]
     kinds = {"dit": experts, "vae": [model.vae], "text_encoder": [model.text_encoder]}
+    kinds["image_encoder"] = [] if model.image_encoder is None else [model.image_encoder]
     parts = [_part(Path(weights.source), weights, kind) for kind, files in kinds.items() for weights in files]
     return FolderInfo(path, model.layout, model.preset.name, tuple(parts), model.boundary)
 
@@ -121,9 +122,14 @@ def _describe_text(config: TextConfig) -> str:
     return "umT5-xxl" if config == TextConfig() else f"umT5 of width {config.dim}"
 
 
+def _describe_image_encoder(config: ImageEncoderConfig) -> str:
+    return "CLIP ViT-H/14" if config == ImageEncoderConfig() else f"CLIP ViT of width {config.dim}"
+
+
 # kind → what to call a part of these sizes
 _DESCRIBE: dict[str, Callable[[Any], str]] = {
     "dit": describe_dit,
     "vae": lambda config: f"Wan{config.version} VAE",
     "text_encoder": _describe_text,
+    "image_encoder": _describe_image_encoder,
 }

@@ -8,6 +8,7 @@ from typing import Any
 import branches
 import devices
 import formats
+import library
 import loras
 import native
 import one_run
@@ -43,6 +44,7 @@ ALONE = (
     formats.gguf_experts,
     prompts.text_encoder_bytes,
     prompts.weighted_prompt,
+    library.vision_towers,
 )
 WITH_FILES = (
     native.native_and_ours,
@@ -51,6 +53,7 @@ WITH_FILES = (
     native.patches,
     native.long_text,
     native.what_one_model_is_told,
+    library.library_families,
     branches.branches,
     branches.branches_as_stored,
     branches.refused_conditions,
