@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, CheckpointNotFound
+from ..errors import CheckpointError, CheckpointNotFound, WanError
 
 EOS = 1  # umT5: pad 0, eos 1, no bos
 
@@ -17,8 +17,18 @@ def clean(prompt: str) -> str:
     """Repair encoding mistakes, unescape HTML (twice, for text that was escaped twice), collapse white space.
 
     Source: Wan2.2 wan/modules/tokenizers.py whitespace_clean(basic_clean(text)).
+
+    Raises:
+        WanError: ftfy is not installed.
     """
-    import ftfy  # here, so that without it everything else still loads
+    try:
+        import ftfy  # here, so that without it everything else still loads
+    except ImportError as error:
+        raise WanError(
+            "the Python package ftfy is not installed",
+            "it repairs prompts before they are encoded",
+            "pip install ftfy, in ComfyUI with ComfyUI's python",
+        ) from error
 
     text = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
     return re.sub(r"\s+", " ", text).strip()
