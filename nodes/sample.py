@@ -285,7 +285,7 @@ class Wan22MoEKSampler(io.ComfyNode):
         from .host.sampling import make_guider, make_sampler, make_sigmas, sample
 
         node_id = cls.hidden.unique_id
-        guider = make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary, node_id)
+        guider = make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary, node_id, shift)
         sigmas = make_sigmas(high_noise, steps, shift, solver, schedule, denoise)
         sigmas = sigmas[start_at_step : max(start_at_step, end_at_step) + 1]
         return io.NodeOutput(sample(guider, make_sampler(solver), sigmas, latent_image, seed, add_noise))

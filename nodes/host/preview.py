@@ -34,15 +34,18 @@ class RunProgress(Progress):
     """Shows a run in the node that started it: steps, expert at work, seconds per expert, and the clip so far.
 
     Without a browser that asked for the run, nothing is sent.
+
+    Args:
+        ignored_shift: that of a MODEL which the run does not follow.
     """
 
-    def __init__(self, node_id: str):
-        self.node_id = node_id
+    def __init__(self, node_id: str, ignored_shift: float | None = None):
+        self.node_id, self.ignored_shift = node_id, ignored_shift
         self._run = Timing()
 
     def on_start(self, sigmas: list[float], plan: list[str], latent_format) -> None:
         self._run = Timing(len(set(plan)) > 1, latent_format, step_began=time.monotonic())
-        self._send(sigmas=sigmas, plan=plan)
+        self._send(sigmas=sigmas, plan=plan, ignored_shift=self.ignored_shift)
 
     def on_expert(self, expert: str) -> None:
         run = self._run

@@ -8,6 +8,7 @@ from typing import Any
 import formats
 import loras
 import native
+import one_run
 import prompts
 import solver
 import torch
@@ -24,6 +25,12 @@ ALONE = (
     solver.a_run_in_two_parts,
     solver.modulations_take_loras,
     native.step_caches,
+    one_run.percent_windows,
+    one_run.scheduled_hooks,
+    one_run.the_shift_of_the_model,
+    one_run.step_cache_windows,
+    one_run.added_during_the_run,
+    one_run.context_windows,
     formats.gguf_experts,
     prompts.text_encoder_bytes,
     prompts.weighted_prompt,

@@ -51,7 +51,7 @@ def run(
     watch=None,
 ):
     host = part("nodes.host.sampling")
-    guider = host.make_guider(high, low, *(conds or texts()), *cfg, boundary)
+    guider = host.make_guider(high, low, *(conds or texts()), *cfg, boundary, shift=shift)
     sigmas = host.make_sigmas(high, steps, shift, solver, schedule, 1.0)
     if watch is not None:
         guider.progress = written_down(watch)

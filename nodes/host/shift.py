@@ -1,0 +1,70 @@
+"""The shift of a run, which moves its noise levels, and with them the windows that are given in percent of a run."""
+
+import copy
+import logging
+
+import comfy.model_sampling
+
+from ...wan_core.errors import InputError
+from ...wan_core.flow.schedule import MAX_SHIFT, MIN_SHIFT
+from ...wan_core.validate import real_number
+
+OF_THE_MODEL = 0.0  # as a shift: the one that the MODEL has, from ModelSamplingSD3 or its loader
+
+
+def model_shift(model) -> float:
+    """The shift of a MODEL, from ModelSamplingSD3 or its loader."""
+    return _own_sampling(model).shift
+
+
+def run_shift(model, shift: float) -> float:
+    """The shift of a run: a number in its range, or for 0 that of the MODEL.
+
+    Raises:
+        InputError: a number out of range, or a MODEL of which 0 cannot take one.
+    """
+    return real_number("shift", model_shift(model) if shift == OF_THE_MODEL else shift, MIN_SHIFT, MAX_SHIFT)
+
+
+def sampling_at(model, shift: float) -> comfy.model_sampling.ModelSamplingDiscreteFlow:
+    """ComfyUI's noise levels of the MODEL, moved to the shift of a run."""
+    own = _own_sampling(model)
+    if own.shift == shift:
+        return own
+    moved = copy.deepcopy(own)  # the MODEL's is shared by its clones
+    moved.set_parameters(shift=shift, multiplier=own.multiplier)
+    return moved
+
+
+def at_shift(model, shift: float):
+    """The MODEL as ModelSamplingSD3 gives it back: what it finds by percent follows the shift of the run."""
+    moved = sampling_at(model, shift)
+    if moved is _own_sampling(model):
+        return model
+    clone = model.clone()
+    clone.add_object_patch("model_sampling", moved)
+    return clone
+
+
+def ignored_shift(model, shift: float, slot: str) -> float | None:
+    """The shift that a node has set on the MODEL, where the run has another one; said in the log."""
+    if "model_sampling" not in model.object_patches or model_shift(model) == shift:
+        return None
+    logging.warning(
+        "Wan 2.2: the MODEL in %s has shift %g, this run %g; set the sampler's shift to 0 to follow the MODEL",
+        slot,
+        model_shift(model),
+        shift,
+    )
+    return model_shift(model)
+
+
+def _own_sampling(model) -> comfy.model_sampling.ModelSamplingDiscreteFlow:
+    sampling = model.get_model_object("model_sampling")
+    if not isinstance(sampling, comfy.model_sampling.ModelSamplingDiscreteFlow):
+        raise InputError(
+            f"a MODEL whose noise levels are those of {type(sampling).__mro__[1].__name__}, which have no shift",
+            "a Wan MODEL",
+            "Take out the node that sets another sampling on it; ModelSamplingSD3 is the one for Wan",
+        )
+    return sampling
