@@ -15,7 +15,7 @@ CONDITIONS: Mapping[str, tuple[str, Callable[[DiTConfig], bool]]] = {
     "concat_latent_image": ("an image condition", lambda config: config.in_channels > config.out_channels),
     "clip_vision_output": ("an image condition", lambda config: config.in_channels > config.out_channels),
     "vace_frames": ("a VACE condition", lambda config: bool(config.vace_layers)),
-    "time_dim_concat": ("a Phantom condition", lambda config: True),
+    "time_dim_concat": ("a Phantom condition", lambda config: config.in_channels == 16 and not config.vace_layers),
     "context_latents": ("a Bernini condition", lambda config: False),
     "reference_latents": ("a reference image", lambda config: False),
     "camera_conditions": ("a camera path", lambda config: False),

@@ -139,4 +139,3 @@ class HandoffGuider(comfy.samplers.CFGGuider):
     def _starts_low(self, sigma: float) -> bool:
         timestep = int(sigma * TRAIN_TIMESTEPS + 1e-4)  # float32 may hold a whole timestep a little too low
         return self.low is not None and timestep < self.boundary * TRAIN_TIMESTEPS
-

@@ -26,8 +26,8 @@ def clean(prompt: str) -> str:
     except ImportError as error:
         raise WanError(
             "the Python package ftfy is not installed",
-            "it repairs prompts before they are encoded",
-            "pip install ftfy, in ComfyUI with ComfyUI's python",
+            "ftfy, which repairs prompts before they are encoded",
+            "Install it with pip install ftfy, for ComfyUI with ComfyUI's python",
         ) from error
 
     text = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()

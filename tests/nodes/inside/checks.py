@@ -5,11 +5,13 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import families
 import formats
 import loras
 import native
 import one_run
 import prompts
+import refusals
 import solver
 import torch
 
@@ -57,9 +59,20 @@ WITH_FILES = (
 )
 
 
-def measure() -> dict:
+FAMILIES = (
+    families.families,
+    families.native_classes,
+    refusals.conditions_that_our_models_ignore,
+    refusals.parts_of_other_models,
+    refusals.without_ftfy,
+)
+
+
+def measure(group: str) -> dict:
     """Name of a check → ["found", what] or ["failed", its traceback]: the other checks go on."""
     with torch.inference_mode(), tempfile.TemporaryDirectory() as tmp:
+        if group == "families":
+            return {check.__name__: _attempt(check, tmp) for check in FAMILIES}
         alone = {check.__name__: _attempt(check) for check in ALONE}
         return alone | {check.__name__: _attempt(check, tmp) for check in WITH_FILES}
 

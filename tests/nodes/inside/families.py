@@ -227,7 +227,13 @@ FAMILIES = {
         5.0,
     ),
     "InfiniteTalk": Family(
-        "WAN21_I2V", ((wan.WanInfiniteTalkToVideo, speech),), CLIP | {"dim": 640, "num_heads": 5}, cfg=1.0
+        "WAN21_I2V",
+        (
+            (wan.WanInfiniteTalkToVideo, speech),
+            (wan.WanInfiniteTalkToVideo, lambda: {**speech(), "previous_frames": images(FRAMES)}),
+        ),
+        CLIP | {"dim": 640, "num_heads": 5},
+        cfg=1.0,
     ),
     "Animate 2": Family(
         "WAN_Animate2",
@@ -387,13 +393,13 @@ def condition(node, model, connected: dict) -> tuple:
     return (*(of["MODEL"] or [model]), *conds, of["LATENT"][0])
 
 
-def families(tmp) -> dict:
+def families(tmp: str) -> dict:
     """Family → its nodes and what each run found, or the traceback of what failed."""
     found = {name: _attempt(_measure, family, Path(tmp) / "family.safetensors") for name, family in FAMILIES.items()}
-    return found | {"Causal Forcing": _attempt(causal_forcing)}
+    return found | {"Causal Forcing": _attempt(causal_forcing, Path(tmp) / "family.safetensors")}
 
 
-def native_classes() -> list[str]:
+def native_classes(tmp: str) -> list[str]:
     """Every Wan class that ComfyUI tells files by."""
     return [entry.__name__ for entry in comfy.supported_models.models if entry.__name__.startswith("WAN")]
 
@@ -406,18 +412,26 @@ def _attempt(measure: Callable[..., dict], *arguments) -> dict:
 
 
 def _measure(family: Family, file: Path) -> dict:
-    """The runs of a family, and what our loader says to its file: the error, or how far our MODEL is from native."""
+    """The runs of a family, and what its file gives in our loader."""
     high, low = load(family, 0), load(family, 1)
-    given = family.given or ((None, dict),)
-    runs = [_run(family, high, low, node, connected()) for node, connected in given]
-    found = {"native": family.native, "nodes": ids(family), "runs": runs}
-    save_file(high.model.diffusion_model.state_dict(), file, header(family))
+    given = [(node, connected()) for node, connected in family.given] or [(None, {})]
+    runs = [_run(family, high, low, *each) for each in given]
+    return {"native": family.native, "nodes": ids(family), "runs": runs, "ours": _ours(family, file, high, given)}
+
+
+def _ours(family: Family, file: Path, native_model, given: list) -> float | str:
+    """How far a MODEL of ours is from the native one, as a part of the largest value; or why there is none."""
+    save_file(native_model.model.diffusion_model.state_dict(), file, header(family))
+    largest = 0.0
     try:
         model = part("nodes.host.loading").load_expert(str(file))
-    except part("wan_core.errors").CheckpointError as error:
-        return found | {"refused": str(error)}
-    made = [(condition(node, each, connected()) for each in (high, model)) for node, connected in given]
-    return found | {"loaded": max(difference(native(family, *a), ours(family, b[0], None, *b[1:])) for a, b in made)}
+        for node, connected in given:
+            theirs = native(family, *condition(node, native_model, connected))
+            one, *rest = condition(node, model, connected)
+            largest = max(largest, difference(ours(family, one, None, *rest), theirs) / theirs.abs().max().item())
+    except part("wan_core.errors").WanError as error:
+        return str(error)
+    return largest
 
 
 def _run(family: Family, high, low, node, connected: dict) -> dict:
@@ -435,7 +449,7 @@ def _run(family: Family, high, low, node, connected: dict) -> dict:
     return found
 
 
-def causal_forcing() -> dict:
+def causal_forcing(file: Path) -> dict:
     """Frame blocks one after the other, by the sampler that ComfyUI has for them: under our guider and a native one."""
     family = Family("WAN21_CausalAR_T2V", told={"causal_ar": True}, shift=5.0)
     model = load(family, 0)
@@ -443,14 +457,15 @@ def causal_forcing() -> dict:
     sampler = ar.SamplerARVideo.execute(1).result[0]
     started, first = ar.ARVideoI2V.execute(model, VAES[16], images(), SIDE, SIDE, FRAMES, 1).result
     runs = []
-    for model, latent in ((model, latent), (started, first)):
-        theirs = custom.CFGGuider.execute(model, *texts(4096), 1.0).result[0]
-        mine = part("nodes.host.sampling").make_guider(model, None, *texts(4096), 1.0, 1.0, 0.5)
-        rest = (sampler, sigmas(family, model), latent)
+    for patched, start in ((model, latent), (started, first)):
+        theirs = custom.CFGGuider.execute(patched, *texts(4096), 1.0).result[0]
+        mine = part("nodes.host.sampling").make_guider(patched, None, *texts(4096), 1.0, 1.0, 0.5)
+        rest = (sampler, sigmas(family, patched), start)
         drawn = custom.RandomNoise.execute(SEED).result[0]
         made = [custom.SamplerCustomAdvanced.execute(drawn, guider, *rest).result[0] for guider in (theirs, mine)]
         runs.append({"conditions": [], "single": difference(*(each["samples"] for each in made))})
-    return {"native": family.native, "nodes": ["EmptyARVideoLatent", "ARVideoI2V", "SamplerARVideo"], "runs": runs}
+    nodes = ["ARVideoI2V", "EmptyARVideoLatent", "SamplerARVideo"]
+    return {"native": family.native, "nodes": nodes, "runs": runs, "ours": _ours(family, file, model, [])}
 
 
 def ours(family: Family, high, low, positive, negative, latent) -> torch.Tensor:
