@@ -45,7 +45,7 @@ class DiTConfig:
     ffn_dim: int = 13824
     heads: int = 40
     layers: int = 40
-    in_channels: int = 16  # 36 for image-to-video: noise 16 + mask 4 + image 16
+    in_channels: int = 16  # image-to-video 36: noise 16 + mask 4 + image 16; Fun-Control 52: 16 more of the control
     out_channels: int = 16
     text_dim: int = 4096
     text_len: int = 512
@@ -54,6 +54,9 @@ class DiTConfig:
     eps: float = 1e-6
     vace_layers: tuple[int, ...] = ()  # main blocks that receive a VACE residual; empty: no VACE branch
     vace_channels: int = 96  # inactive 16 + reactive 16 + mask 64
+    image_dim: int = 0  # width of CLIP's image tokens, 1280 in Wan2.1's image-to-video models; 0: no image branch
+    image_positions: int = 0  # image tokens that have a learned position, 514 in FLF2V; 0: no positions
+    reference_channels: int = 0  # latent channels of Fun-Control's reference image; 0: takes none
 
     def __post_init__(self):
         _check_numbers(
@@ -63,6 +66,13 @@ class DiTConfig:
             raise CheckpointError(
                 f"a model config with patch {self.patch} and vace_layers {self.vace_layers}",
                 "patch (1, 2, 2), layers that exist",
+            )
+        branches = {name: getattr(self, name) for name in ("image_dim", "image_positions", "reference_channels")}
+        _check_numbers(self, *(name for name, size in branches.items() if size != 0))
+        if (self.vace_layers and any(branches.values())) or (self.image_positions and not self.image_dim):
+            raise CheckpointError(
+                f"a model config with vace_layers {self.vace_layers} and {branches}",
+                "a VACE branch, or an image branch with or without positions, or a reference",
             )
         if self.dim % self.heads or (self.dim // self.heads) % 2:
             raise CheckpointError(
@@ -133,6 +143,8 @@ _DIT_DIFFUSERS = {
     "eps": "eps",
     "vace_layers": "vace_layers",
     "vace_in_channels": "vace_channels",
+    "image_dim": "image_dim",
+    "pos_embed_seq_len": "image_positions",
 }
 
 
@@ -374,6 +386,7 @@ def presets_like(dit: DiTConfig, two_experts: bool) -> list[Preset]:
     return sorted(fits, key=lambda preset: preset.dit.dim != dit.dim)
 
 
-def _traits(dit: DiTConfig, two_experts: bool) -> tuple[int, int, bool, bool]:
+def _traits(dit: DiTConfig, two_experts: bool) -> tuple[int | bool, ...]:
     """What tells the models of the family apart, besides their width."""
-    return dit.in_channels, dit.out_channels, bool(dit.vace_layers), two_experts
+    branches = (dit.vace_layers, dit.image_dim, dit.image_positions, dit.reference_channels)
+    return dit.in_channels, dit.out_channels, *map(bool, branches), two_experts

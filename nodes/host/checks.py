@@ -1,31 +1,12 @@
 """Whether MODELs, conditioning, latents and VAEs go together; an InputError names both where they do not."""
 
-from collections.abc import Callable, Mapping
-
 import comfy.model_base
 import torch
 
-from ...wan_core.config import DiTConfig
 from ...wan_core.errors import InputError
+from .conditions import check_conditions
 from .model import HostModelMixin
 
-# What native Wan nodes write for families of their own: key of the conditioning → what it is, and whether a transformer
-# of ours has the part that takes it. A native MODEL decides for itself.
-CONDITIONS: Mapping[str, tuple[str, Callable[[DiTConfig], bool]]] = {
-    "concat_latent_image": ("an image condition", lambda config: config.in_channels > config.out_channels),
-    "clip_vision_output": ("an image condition", lambda config: config.in_channels > config.out_channels),
-    "vace_frames": ("a VACE condition", lambda config: bool(config.vace_layers)),
-    "time_dim_concat": ("a Phantom condition", lambda config: config.in_channels == 16 and not config.vace_layers),
-    "context_latents": ("a Bernini condition", lambda config: False),
-    "reference_latents": ("a reference image", lambda config: False),
-    "camera_conditions": ("a camera path", lambda config: False),
-    "audio_embed": ("sound", lambda config: False),
-    "pose_video_latent": ("a pose video", lambda config: False),
-    "face_video_pixels": ("a face video", lambda config: False),
-    "control_video": ("a control video", lambda config: False),
-    "reference_motion": ("earlier motion", lambda config: False),
-    "clip_vision_output_ref": ("a second CLIP image", lambda config: False),
-}
 _WHICH_VAE = "The Wan 2.1 VAE goes with the 14B models, the Wan 2.2 VAE with the 5B"
 
 
@@ -131,15 +112,9 @@ def _check_conditioning(model, conditioning) -> None:
             "a VACE model",
             "Load the VACE experts, or take the VACE Condition node out",
         )
-    if isinstance(model.model, HostModelMixin):
-        config = model.model.diffusion_model.config
-        for key, (condition, takes) in CONDITIONS.items():
-            if key in given and not takes(config):
-                raise InputError(
-                    f"{condition} for {_name(model)} of Load Wan 2.2 Experts, which would ignore it",
-                    "a model of the family that the condition is for",
-                    "Load its file with ComfyUI's Load Diffusion Model: this sampler takes that MODEL",
-                )
+    if isinstance(model.model, HostModelMixin):  # a native MODEL decides for itself
+        for _, options in conditioning:
+            check_conditions(model.model.diffusion_model.config, options)
 
 
 def _channels(model) -> int | None:

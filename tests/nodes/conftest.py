@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from scripts.browser import find_chromium, open_canvas
 from scripts.canvas import PACK, find_comfyui, install_requirements, python_of, write_models, write_picture
 from tests.support import comfyui as comfy
+from tests.support.branches import tiny_dit
 from tests.support.goldens import FOLDER
 from tests.support.layouts import add_tokenizer, llama_cpp_name, state_of, write_comfyui_folder, write_gguf
 from wan_core.testing import tiny_preset
@@ -105,6 +106,8 @@ def write_stored(folder: Path, official: Path) -> Path:
 
     dequantized = write_gguf(folder / "high.gguf", state_of(official / "high_noise_model", "dit"), kind_of)
     save_file(dequantized, folder / "high.safetensors")
+    branches = tiny_dit("wan21-flf2v", dim=128, heads=1, image_dim=1280).state_dict()
+    save_file(write_gguf(folder / "flf2v.gguf", branches, kind_of), folder / "flf2v.safetensors")
     state = state_of(official / "models_t5_umt5-xxl-enc-bf16.pth", "text_encoder")
     proto = (official / "google" / "umt5-xxl" / "spiece.model").read_bytes()
     theirs = {llama_cpp_name(name): t for name, t in state.items()}

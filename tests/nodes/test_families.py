@@ -60,11 +60,11 @@ def test_our_loader_takes_a_family_whole_or_refuses_it_by_name(measured_families
     if loads:
         assert isinstance(ours, float) and ours < 1e-5, ours
     else:
-        assert isinstance(ours, str) and re.search("Load Diffusion Model|Use Wan2.2-I2V-A14B", ours), ours
+        assert isinstance(ours, str) and "Load Diffusion Model" in ours, ours
 
 
 TAKEN = {
-    "t2v-a14b": {"time_dim_concat"},
+    "t2v-a14b": {"time_dim_concat", "context_latents"},
     "i2v-a14b": {"concat_latent_image", "clip_vision_output"},
     "vace-a14b": {"vace_frames"},
 }

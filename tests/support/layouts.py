@@ -47,6 +47,9 @@ def diffusers_transformer(config: DiTConfig):
     )
     if config.vace_layers:
         return WanVACETransformer3DModel(**arguments, vace_layers=list(config.vace_layers), vace_in_channels=96)
+    if config.image_dim:
+        arguments |= dict(image_dim=config.image_dim, added_kv_proj_dim=config.dim)
+        arguments |= dict(pos_embed_seq_len=config.image_positions or None)
     return WanTransformer3DModel(**arguments)
 
 

@@ -86,7 +86,8 @@ def load_text_encoder(
 
 def is_float32_layer(name: str) -> bool:
     """Transformer parameters that take part in float32 arithmetic whatever the branches compute in."""
-    return name.startswith(("time_", "head.")) or name.endswith("modulation") or ".norm3." in name
+    image_branch = ("img_emb.proj.0.", "img_emb.proj.4.", "img_emb.emb_pos")  # its norms, and what goes into the first
+    return name.startswith(("time_", "head.", *image_branch)) or name.endswith("modulation") or ".norm3." in name
 
 
 def open_part(source: Source, kind: str) -> Weights:

@@ -28,7 +28,7 @@ class Family:
     lacks: str | None = None
     header: str = ""
     loads: bool = False
-    needed: str = "a text-to-video, image-to-video, TI2V-5B or VACE model of Wan"
+    needed: str = "a text-to-video, image-to-video, TI2V-5B, VACE or Fun-Control model of Wan"
     fix: str = "Load it in ComfyUI with Load Diffusion Model; the Wan 2.2 sampler takes its MODEL"
 
     def matches(self, names: set[str], metadata: Mapping[str, str]) -> bool:
@@ -70,14 +70,11 @@ FAMILIES = (
         fix="Load it in ComfyUI with Load Diffusion Model, and run it with Sampler AR Video",
     ),
     Family("Animate 2", header=r'"model_type"\s*:\s*"animate2"'),  # 36 → 16
-    Family("Fun-Control", ("ref_conv.weight",)),  # 52 → 16; 5B: 148 → 48
-    Family(  # 36 → 16; first and last frame too, and with 48 → 16 Fun-Control, all of Wan2.1
-        "a Wan2.1 image-to-video model (it has a CLIP image branch)",
-        ("img_emb.", "condition_embedder.image_embedder."),
-        needed="a Wan2.2 image-to-video model, or a text-to-video model",
-        fix="Use Wan2.2-I2V-A14B instead",
-    ),
-    Family("Wan", loads=True),  # 16 → 16 text-to-video, 36 → 16 image-to-video, 48 → 48 TI2V-5B: see config.PRESETS
+    Family("Fun-Control", ("ref_conv.weight",), loads=True),  # 52 → 16; 5B: 148 → 48; of Wan2.1, 1.1: 48 → 16
+    # 36 → 16, first and last frame alike; 48 → 16 Fun-Control 1.0
+    Family("Wan2.1 image-to-video", ("img_emb.",), loads=True),
+    # 16 → 16 text-to-video and Bernini, 36 → 16 image-to-video, 48 → 48 TI2V-5B, 100 → 48 Fun-InP: see config.PRESETS
+    Family("Wan", loads=True),
 )
 
 
@@ -99,7 +96,7 @@ def check_family(names: Iterable[str], metadata: Mapping[str, str], source: str)
 
 def describe_dit(config: DiTConfig) -> str:
     """A transformer that is loaded here, such as "t2v-a14b or wan21-t2v-14b"."""
-    if config.is_image_to_video:
+    if config.is_image_to_video and not config.image_dim:
         return "image-to-video (A14B expert, 36 input channels)"
     names = [preset.name for two in (True, False) for preset in presets_like(config, two)[:1]]
     return " or ".join(names) or f"a transformer with {config.in_channels} input channels"

@@ -11,6 +11,12 @@ from ..errors import CheckpointError
 from .formats import Weights
 
 _QUANT_MARKERS = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")  # only quantized files have these
+# Sizes of a transformer that stand in tensors of few families: the tensor, how many axes it has, and which one it is.
+_BRANCHES = (
+    ("image_dim", "img_emb.proj.1.weight", 2, 1),
+    ("image_positions", "img_emb.emb_pos", 3, 1),
+    ("reference_channels", "ref_conv.weight", 4, 1),
+)
 _SHORT_DTYPES = {
     torch.float32: "fp32",
     torch.float16: "fp16",
@@ -59,6 +65,9 @@ def infer_dit(weights: Weights, config: DiTConfig | Mapping | None = None) -> Di
     if vace:
         inferred["vace_layers"] = tuple(range(0, layers, max(1, layers // vace)))[:vace]
         inferred["vace_channels"] = weights.shape("vace_patch_embedding.weight", 5)[1]
+    for name, tensor, rank, axis in _BRANCHES:
+        if tensor in weights:
+            inferred[name] = weights.shape(tensor, rank)[axis]
     for name in ("dim", "layers"):
         if stated.get(name, inferred[name]) != inferred[name]:
             raise CheckpointError(

@@ -41,12 +41,19 @@ DIT: tuple[Rule, ...] = (
     (r"^condition_embedder\.(time|text)_embedder\.linear_1\.", r"\1_embedding.0."),
     (r"^condition_embedder\.(time|text)_embedder\.linear_2\.", r"\1_embedding.2."),
     (r"^condition_embedder\.time_proj\.", "time_projection.1."),
+    (r"^condition_embedder\.image_embedder\.norm1\.", "img_emb.proj.0."),
+    (r"^condition_embedder\.image_embedder\.ff\.net\.0\.proj\.", "img_emb.proj.1."),
+    (r"^condition_embedder\.image_embedder\.ff\.net\.2\.", "img_emb.proj.3."),
+    (r"^condition_embedder\.image_embedder\.norm2\.", "img_emb.proj.4."),
+    (r"^condition_embedder\.image_embedder\.pos_embed$", "img_emb.emb_pos"),
     (r"^proj_out\.", "head.head."),
     (r"^scale_shift_table$", "head.modulation"),
     (r"\.scale_shift_table$", ".modulation"),
     (r"\.attn1\.", ".self_attn."),
     (r"\.attn2\.", ".cross_attn."),
     (r"\.to_([qkv])\.", r".\1."),
+    (r"\.add_([kv])_proj\.", r".\1_img."),
+    (r"\.norm_added_k\.", ".norm_k_img."),
     (r"\.to_out\.0\.", ".o."),
     (r"\.norm2\.", ".norm3."),  # diffusers numbers the norms in order of use
     (r"\.ffn\.net\.0\.proj\.", ".ffn.0."),
@@ -104,8 +111,12 @@ _TABLES: Final[Mapping[tuple[str, str], tuple[Rule, ...]]] = {
     ("text_encoder", "huggingface"): _TEXT,
     ("text_encoder", "gguf"): _TEXT_GGUF,
 }
-# Tensors in the file that are no parameters: the tokenizer, and a tied copy of shared.weight.
-_NOT_PARAMETERS: Final = {"text_encoder": ("spiece_model", "encoder.embed_tokens.weight")}
+# Tensors in the file that are no parameters: a norm that diffusers' first conversions of Wan2.1 image-to-video have and
+# no code uses; the tokenizer, and a tied copy of shared.weight.
+_NOT_PARAMETERS: Final = {
+    "dit": re.compile(r"blocks\.\d+\.attn2\.norm_added_q\.weight"),
+    "text_encoder": re.compile(r"spiece_model|encoder\.embed_tokens\.weight"),
+}
 
 
 def find_part(kind: str, names: Iterable[str]) -> tuple[str, str] | None:
@@ -133,12 +144,9 @@ def to_official(kind: str, names: Iterable[str], source: str) -> dict[str, str]:
             raise CheckpointError(what, PARTS[kind], "Check that the file is in the right place")
         raise no_part(source, names, PARTS[kind])
     prefix, layout = found
-    table = _table(kind, layout, names)
-    return {
-        rename(name[len(prefix) :], table): name
-        for name in names
-        if name.startswith(prefix) and name[len(prefix) :] not in _NOT_PARAMETERS.get(kind, ())
-    }
+    table, beside = _table(kind, layout, names), _NOT_PARAMETERS.get(kind)
+    own = {name: name[len(prefix) :] for name in names if name.startswith(prefix)}
+    return {rename(bare, table): name for name, bare in own.items() if beside is None or not beside.fullmatch(bare)}
 
 
 def no_part(source: str, names: Iterable[str], needed: str) -> CheckpointError:

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import branches
 import families
 import formats
 import loras
@@ -44,6 +45,10 @@ WITH_FILES = (
     native.patches,
     native.long_text,
     native.what_one_model_is_told,
+    branches.branches,
+    branches.branches_as_stored,
+    branches.refused_conditions,
+    branches.uni3c,
     solver.equals_golden,
     solver.equals_golden_first_frame,
     formats.stored_experts,

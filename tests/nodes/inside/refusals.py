@@ -41,11 +41,11 @@ def conditions_that_our_models_ignore(tmp: str) -> dict[str, dict[str, str]]:
         (model, _), _ = pair(family)
         needed = {"concat_latent_image": video} if family == "i2v-a14b" else {}
         found[family] = {}
-        for key in part("nodes.host.checks").CONDITIONS:
+        for key in part("nodes.host.conditions").CONDITIONS:
             value = {key: vision if key.startswith("clip") else video}
             if key == "vace_frames":
                 value = {"vace_frames": [video.repeat(1, 2, 1, 1, 1)], "vace_mask": [mask], "vace_strength": [1.0]}
-            elif key in ("context_latents", "reference_latents"):
+            elif key.endswith("_latents"):
                 value = {key: [video]}
             conds = [[[text, {**needed, **value}]] for ((text, _),) in texts()]
             found[family][key] = sampled(model, conds=conds)
