@@ -29,13 +29,13 @@ def _is_object(value) -> bool:
 
 
 def _holds(key: str) -> Callable[[Any], bool]:
+    """Whether it is a table with a tensor under `key`."""
     return lambda value: not isinstance(value, JSON) or (isinstance(value, dict) and hasattr(value.get(key), "shape"))
 
 
 def _is_conditioning(value) -> bool:
-    pairs = value if isinstance(value, list) else ()
-    return bool(pairs) and all(
-        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[1], dict) for pair in pairs
+    return isinstance(value, list | tuple) and all(
+        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[1], dict) for pair in value
     )
 
 

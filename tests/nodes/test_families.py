@@ -85,6 +85,8 @@ def test_a_condition_that_our_model_would_ignore_is_refused(measured_families):
         ("Flux MODEL, low", "low_noise is a Flux MODEL"),
         ("Flux MODEL, LoRA", "high_noise is a Flux MODEL"),
         ("experts of two families", "low_noise a HuMo model with 36 input channels. Needed: two experts of one model"),
+        ("official grid for FlowRVS", "for FlowRVS, which has noise levels of its own"),
+        ("official solver for FlowRVS", "for FlowRVS, which has noise levels of its own"),
         ("audio latent", "an audio latent"),
         ("image latent", "an image latent"),
         ("image VAE encodes", "an image VAE. Needed: a Wan VAE"),

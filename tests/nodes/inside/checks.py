@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import branches
-import families
+import family_runs
 import formats
 import loras
 import native
@@ -65,8 +65,8 @@ WITH_FILES = (
 
 
 FAMILIES = (
-    families.families,
-    families.native_classes,
+    family_runs.families,
+    family_runs.native_classes,
     refusals.conditions_that_our_models_ignore,
     refusals.parts_of_other_models,
     refusals.without_ftfy,

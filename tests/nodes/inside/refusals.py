@@ -25,9 +25,9 @@ def said(call, *arguments, **inputs) -> str:
     return "nothing"
 
 
-def sampled(high, low=None, conds=None, latent=None) -> str:
+def sampled(high, low=None, conds=None, latent=None, grid=("euler", "simple")) -> str:
     node = part("nodes.sample").Wan22MoEKSampler.PREPARE_CLASS_CLONE(None)
-    run = (1, 2, 1.0, 1.0, 0.9, 5.0, "euler", "simple", 1.0)
+    run = (1, 2, 1.0, 1.0, 0.9, 5.0, *grid, 1.0)
     latent = latent or {"samples": torch.zeros(1, 16, 3, 4, 6)}
     return said(node.execute, high, *(conds or texts()), latent, *run, low_noise=low)
 
@@ -66,6 +66,12 @@ def parts_of_other_models(tmp: str) -> dict[str, str]:
         "Flux MODEL, low": sampled(high, flux()),
         "Flux MODEL, LoRA": said(part("nodes.lora").Wan22LoraPair.execute, flux()),
         "experts of two families": sampled(image, humo, start),
+        "official grid for FlowRVS": sampled(
+            load(FAMILIES["FlowRVS"], 0), conds=texts(4096), grid=("euler", "official")
+        ),
+        "official solver for FlowRVS": sampled(
+            load(FAMILIES["FlowRVS"], 0), conds=texts(4096), grid=("official unipc", "simple")
+        ),
         "audio latent": sampled(high, latent=sound),
         "image latent": sampled(high, latent={"samples": torch.zeros(1, 4, 8, 8)}),
         "image VAE encodes": said(vae.Wan22VAEEncode.PREPARE_CLASS_CLONE(None).execute, images, taesd, 0, 64),
