@@ -1,5 +1,6 @@
 """One sampling run across two MODELs: the handoff happens where the velocity is asked for."""
 
+import contextlib
 from dataclasses import dataclass
 
 import comfy.patcher_extension
@@ -9,6 +10,7 @@ import torch
 
 from ...wan_core.config import TRAIN_TIMESTEPS
 from .second_expert import RunInputs, SecondExpert, tell_step, time_step_cache
+from .shift import at_shift
 
 SAMPLER_HOOKS = "sampler_post_cfg_function"  # key of model_options; samplers such as CFG++ add theirs for a run
 
@@ -34,12 +36,16 @@ class Run:
     """State of one sampling run."""
 
     inputs: RunInputs
-    sigmas: torch.Tensor  # (N + 1,)
+    sigmas: list[float]  # N + 1
     churns: bool  # the sampler raises sigma before a step
-    step: int = 0  # the step that is under way
-    told_step: bool = False  # to what goes by the step on the first expert
+    done: int = 0  # steps
     handed_over: bool = False  # to the low-noise expert
     second: SecondExpert | None = None  # loaded when it is first needed
+
+    def step_at(self, sigma: float) -> int:
+        """The step that an evaluation at `sigma` belongs to; with samplers that raise sigma, the one under way."""
+        started = self.done + 1 if self.churns else sum(level >= sigma for level in self.sigmas)
+        return min(max(started, 1), len(self.sigmas) - 1) - 1
 
 
 class HandoffGuider(comfy.samplers.CFGGuider):
@@ -51,11 +57,22 @@ class HandoffGuider(comfy.samplers.CFGGuider):
     Args:
         high, low: MODELs; low may be None, then high does every step.
         boundary: in [0, 1]; a step belongs to high iff its timestep, truncated, is at least 1000·boundary.
+        shift: what is given in percent of a run follows it; None: that of each MODEL.
     """
 
-    def __init__(self, high, low, boundary: float, cfg_high: float, cfg_low: float, progress: Progress | None = None):
+    def __init__(
+        self,
+        high,
+        low,
+        boundary: float,
+        cfg_high: float,
+        cfg_low: float,
+        progress: Progress | None = None,
+        shift: float | None = None,
+    ):
         super().__init__(high)
         self.set_cfg(cfg_high)
+        self.shift = shift
         self.low, self.boundary, self.cfg_low = low, boundary, cfg_low
         self.progress = progress or Progress()
         self._run: Run | None = None
@@ -65,6 +82,13 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         has_hooks = any(map(comfy.sampler_helpers.cond_has_hooks, conds.values()))
         if self.low is not None and self.low.is_dynamic() and has_hooks:
             self.low = self.low.get_non_dynamic_delegate()  # as the base class does with the first MODEL
+
+    def sample(self, *args, **kwargs):
+        models = [] if self.shift is None else [self.model_patcher, self.low]
+        with contextlib.ExitStack() as run:
+            for model in filter(None, models):
+                run.enter_context(at_shift(model, self.shift))
+            return super().sample(*args, **kwargs)
 
     def outer_sample(
         self,
@@ -84,16 +108,16 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         )
         inputs = RunInputs(noise, latent_image, denoise_mask, seed, latent_shapes, conds, known)
         churns = getattr(sampler, "extra_options", {}).get("s_churn", 0) > 0
-        run = self._run = Run(inputs, sigmas, churns)
+        run = self._run = Run(inputs, sigmas.tolist(), churns)
 
         def on_step(step, x0, *rest):
-            run.step = step + 1
+            run.done = step + 1
             self.progress.on_step(step, x0)
             if callback is not None:
                 callback(step, x0, *rest)
 
         time_step_cache(self.model_options, self.model_patcher)
-        self.progress.on_start(sigmas.tolist(), self.plan(sigmas), self.model_patcher.get_model_object("latent_format"))
+        self.progress.on_start(run.sigmas, self.plan(sigmas), self.model_patcher.get_model_object("latent_format"))
         try:
             return super().outer_sample(
                 noise, latent_image, sampler, sigmas, denoise_mask, on_step, disable_pbar, seed, latent_shapes
@@ -110,31 +134,20 @@ class HandoffGuider(comfy.samplers.CFGGuider):
 
     def outer_predict_noise(self, x, timestep, model_options=None, seed=None):
         """Wrappers of a MODEL (step caches among them) see the steps of that MODEL and no others."""
-        model_options, run = model_options or {}, self._run
-        expert = self._expert_at(float(timestep.max()))
+        model_options, run, sigma = model_options or {}, self._run, float(timestep.max())
+        step = run.step_at(sigma)
+        # once low, always low; samplers that look ahead may hand over half a step early
+        run.handed_over = run.handed_over or self._starts_low(run.sigmas[step] if run.churns else sigma)
+        expert = "low" if run.handed_over else "high"
         self.progress.on_expert(expert)
         if expert == "high":
-            if not run.told_step:
-                tell_step(model_options, run.step)
-                run.told_step = True
+            tell_step(model_options, step)
             return super().outer_predict_noise(x, timestep, model_options, seed)
         if run.second is None:
-            running = model_options["transformer_options"]
-            run.second = SecondExpert(self.low, self.cfg_low, run.inputs, running, run.step)
+            run.second = SecondExpert(self.low, self.cfg_low, run.inputs, model_options["transformer_options"])
+        tell_step(run.second.model_options, step)
         own = len(self.model_options.get(SAMPLER_HOOKS, []))
         return run.second.outer_predict_noise(x, timestep, seed, model_options.get(SAMPLER_HOOKS, [])[own:])
-
-    def _expert_at(self, sigma: float) -> str:
-        """The expert, "high" or "low", of an evaluation at `sigma`; once low, always low.
-
-        Samplers that look ahead may hand over half a step early. Those that raise sigma before a step are judged by
-        the sigma that the step starts at.
-        """
-        run = self._run
-        if run.churns:
-            sigma = float(run.sigmas[min(run.step, len(run.sigmas) - 1)])
-        run.handed_over = run.handed_over or self._starts_low(sigma)
-        return "low" if run.handed_over else "high"
 
     def _starts_low(self, sigma: float) -> bool:
         timestep = int(sigma * TRAIN_TIMESTEPS + 1e-4)  # float32 may hold a whole timestep a little too low

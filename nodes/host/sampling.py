@@ -14,7 +14,7 @@ from ...wan_core.validate import real_number
 from .checks import check_experts, check_latent
 from .guider import HandoffGuider
 from .preview import RunProgress
-from .shift import at_shift, has_shift, ignored_shift, run_shift, sampling_at
+from .shift import has_shift, ignored_shift, run_shift, sampling_at
 
 OFFICIAL = "official"  # the schedule, and the first word of our solvers' names
 MAX_GRID = 10_000  # steps of a ComfyUI schedule of which a low denoise keeps the end
@@ -44,7 +44,6 @@ def make_guider(
         shift = run_shift(high, shift)
         models = {"high_noise": high} | ({} if low is None else {"low_noise": low})
         ignored = next(filter(None, [ignored_shift(model, shift, slot) for slot, model in models.items()]), None)
-        high, low = at_shift(high, shift), None if low is None else at_shift(low, shift)
     guider = HandoffGuider(
         high,
         low,
@@ -52,6 +51,7 @@ def make_guider(
         cfg_low=real_number("cfg_low", cfg_low, 0, 1000),
         boundary=real_number("boundary", boundary, 0, 1),
         progress=None if node_id is None else RunProgress(node_id, ignored),
+        shift=shift,
     )
     guider.set_conds(positive, negative)
     return guider

@@ -1,6 +1,7 @@
 """The low-noise expert: a MODEL that is prepared in the middle of a run."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.context_windows
 import comfy.hooks
@@ -36,20 +37,23 @@ class SecondExpert:
 
     Args:
         running: transformer_options of the run under way, whose noise levels and late additions it takes over.
-        step: the step that is under way.
     """
 
-    def __init__(self, patcher, cfg: float, inputs: RunInputs, running: dict, step: int):
+    def __init__(self, patcher, cfg: float, inputs: RunInputs, running: dict):
         self.model_patcher, self.cfg, self.hook_mode = patcher, cfg, patcher.hook_mode
         self.model_options = comfy.model_patcher.create_model_options_clone(patcher.model_options)
         self.conds = {name: [cond.copy() for cond in conds] for name, conds in inputs.conds.items()}
         self.device = patcher.load_device
-        self.inner_model, self.loaded, self.clones = None, [], []  # the clones are those on other GPUs
+        self.inner_model = patcher.model
+        self.loaded: list = []
+        self.clones: list = []  # on other GPUs
         try:
             with comfy.model_management.cuda_device_context(self.device):
                 self._load(inputs, running)
                 self._prepare_conds(inputs)
-                self._prepare_options(running["sample_sigmas"].to(self.device), step)
+                options = self.model_options["transformer_options"]
+                options["sample_sigmas"] = running["sample_sigmas"].to(self.device)
+                time_step_cache(self.model_options, patcher)
         except BaseException:
             self.close()
             raise
@@ -89,11 +93,6 @@ class SecondExpert:
         )
         resume_keyframes(keyframes)  # where the first expert left them
 
-    def _prepare_options(self, sigmas: torch.Tensor, step: int) -> None:
-        self.model_options["transformer_options"]["sample_sigmas"] = sigmas
-        time_step_cache(self.model_options, self.model_patcher)
-        tell_step(self.model_options, step)
-
     def outer_predict_noise(self, x, timestep, seed, sampler_hooks):
         """As a guider's, with the hooks that the sampler itself has added (CFG++ looks at both passes)."""
         options = self.model_options
@@ -129,17 +128,15 @@ class SecondExpert:
 
 def without(tree: dict, other: dict) -> dict:
     """The part of a tree of dicts and lists that is not in another one; their leaves are told apart by identity."""
-    rest = {}
-    for key, value in tree.items():
-        known = other.get(key)
-        if isinstance(value, dict) and isinstance(known, dict):
-            value = without(value, known)
-        elif isinstance(value, list) and isinstance(known, list):
-            value = [leaf for leaf in value if all(leaf is not each for each in known)]
-        is_branch = isinstance(value, (dict, list))
-        if value is not known and not (is_branch and not value):
-            rest[key] = value
-    return rest
+    return {key: _rest(value, other.get(key)) for key, value in tree.items() if value is not other.get(key)}
+
+
+def _rest(value: Any, known: Any) -> Any:
+    if isinstance(value, dict) and isinstance(known, dict):
+        return without(value, known)
+    if isinstance(value, list) and isinstance(known, list):
+        return [leaf for leaf in value if all(leaf is not each for each in known)]
+    return value
 
 
 def time_step_cache(model_options: dict, patcher) -> None:
@@ -156,8 +153,8 @@ def time_step_cache(model_options: dict, patcher) -> None:
 def tell_step(model_options: dict, step: int) -> None:
     """Tell context windows, which go by the step, where this run is.
 
-    They look for sigma among the levels of the run and, where a sampler asks in between, keep the step they found last:
-    in the run before, unless they are told.
+    They look for sigma among the levels of the run and, where a sampler asks in between, keep the step they found last,
+    were it in the run before.
     """
     handler = model_options.get("context_handler")
     if isinstance(handler, comfy.context_windows.IndexListContextHandler):

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import branches
+import devices
 import family_runs
 import formats
 import loras
 import native
 import one_run
+import percent
 import prompts
 import refusals
 import solver
@@ -28,12 +30,17 @@ ALONE = (
     solver.a_run_in_two_parts,
     solver.modulations_take_loras,
     native.step_caches,
-    one_run.percent_windows,
-    one_run.scheduled_hooks,
-    one_run.the_shift_of_the_model,
-    one_run.step_cache_windows,
+    percent.percent_windows,
+    percent.scheduled_hooks,
+    percent.the_shift_of_the_model,
+    percent.the_models_afterwards,
+    percent.step_cache_windows,
     one_run.added_during_the_run,
+    one_run.set_on_the_first_alone,
     one_run.context_windows,
+    one_run.context_windows_and_native,
+    devices.guidance_on_two_devices,
+    devices.experts_on_two_devices,
     formats.gguf_experts,
     prompts.text_encoder_bytes,
     prompts.weighted_prompt,
