@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -13,23 +12,11 @@ from torch import Tensor, nn
 from ..config import DiTConfig
 from ..errors import InputError
 from ..ops import Attention, in_float32, sdpa
+from .cache import Grid, RunCache, recall
 from .checks import check_inputs, check_streams
 from .layers import Block, CrossAttnKV, CrossKeys, Head, ImageEmbedding, Modulation, folded_scores
 from .rope import rope_table
 from .vace import VaceBlock, VaceState
-
-Grid = tuple[int, int, int]  # tokens along t, h and w
-
-
-@dataclass
-class RunCache:
-    """What a model keeps between the calls of one sampling run. Tensors are recognised by identity."""
-
-    text: list[tuple[Tensor, CrossKeys]] = field(default_factory=list)  # of every prompt so far
-    images: list[tuple[Tensor, list[CrossAttnKV]]] = field(default_factory=list)  # of every image so far
-    rope: tuple[tuple[tuple[Grid, ...], torch.device], Tensor] | None = None  # of the last grids
-    time: tuple[Tensor, tuple[Tensor, Modulation]] | None = None  # of the last timesteps
-    time_rows: dict[float, tuple[Tensor, Tensor]] = field(default_factory=dict)  # timestep → e (D,), modulation (6, D)
 
 
 class WanDiT(nn.Module):
@@ -139,17 +126,10 @@ class WanDiT(nn.Module):
         return cache.time[1]
 
     def _keys(self, text: Tensor, image: Tensor | None, batch: int, cache: RunCache) -> CrossKeys:
-        keys = next((kept for known, kept in cache.text if known is text), None)
-        if keys is None:
-            keys = self.embed_text(text)
-            cache.text.append((text, keys))
+        keys = recall(cache.text, text, lambda: self.embed_text(text))
         if not self.config.image_dim:
             return keys
-        source = text if image is None else image
-        images = next((kept for known, kept in cache.images if known is source), None)
-        if images is None:
-            images = self.embed_image(text, image)
-            cache.images.append((source, images))
+        images = recall(cache.images, text if image is None else image, lambda: self.embed_image(text, image))
         return keys._replace(images=[kept.for_batch(batch) for kept in images])
 
     def _rope(self, grids: tuple[Grid, ...], device: torch.device, cache: RunCache) -> Tensor:
@@ -212,7 +192,7 @@ class WanDiT(nn.Module):
         )
 
     def embed_image(self, text: Tensor, image: Tensor | None) -> list[CrossAttnKV]:
-        """Keys and values of every block's image branch: of an image (B, n, image_dim), of the text where there is none.
+        """Keys and values of every block's image branch: of an image (B, n, image_dim) or, without one, of the text.
 
         The latter is what ComfyUI does; the official code always has an image.
         """
