@@ -144,5 +144,5 @@ def _family(model) -> tuple:
 
 
 def _name(model) -> str:
-    family = _native_class(model).__name__.partition("_")[2]
-    return f"a {family.replace('Vace', 'VACE')} model with {_channels(model)} input channels".replace("  ", " ")
+    family = _native_class(model).__name__.partition("_")[2].replace("Vace", "VACE")
+    return f"a {family + ' ' if family else ''}model with {_channels(model)} input channels"
