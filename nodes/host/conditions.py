@@ -33,6 +33,11 @@ def _takes_contexts(config: DiTConfig) -> bool:
     return config.in_channels == config.out_channels and not config.vace_layers
 
 
+def _takes_references_behind(config: DiTConfig) -> bool:
+    """Phantom is a text-to-video model: its references go through the same channels as the noise."""
+    return config.in_channels == 16 and not config.vace_layers
+
+
 _POSE = Condition("a pose video", "Animate or SCAIL")
 _MASK = Condition("a mask of persons", "SCAIL-2")
 # Key → what it is. What is not here is ComfyUI's own, or belongs to one that is.
@@ -42,6 +47,7 @@ CONDITIONS: Mapping[str, Condition] = {
     "clip_vision_output_ref": Condition("a second image of CLIP Vision", "WanDancer"),
     "clip_vision_output_pose": _POSE,
     "vace_frames": Condition("a VACE condition", "VACE", lambda config: bool(config.vace_layers)),
+    "time_dim_concat": Condition("a Phantom condition", "Phantom", _takes_references_behind),
     "context_latents": Condition("a Bernini condition", "Bernini-R", _takes_contexts),
     "reference_latents": Condition("a reference image", "Fun-Control", lambda config: config.reference_channels > 0),
     "camera_conditions": Condition("a camera path", "Fun-Camera"),

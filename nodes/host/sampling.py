@@ -7,13 +7,14 @@ import latent_preview
 import torch
 
 from ...wan_core.config import TRAIN_TIMESTEPS
+from ...wan_core.errors import InputError
 from ...wan_core.flow import FlowSchedule
 from ...wan_core.flow import sample as integrate
 from ...wan_core.validate import real_number
 from .checks import check_experts, check_latent
 from .guider import HandoffGuider
 from .preview import RunProgress
-from .shift import ignored_shift, run_shift, sampling_at
+from .shift import has_shift, ignored_shift, run_shift, sampling_at
 
 OFFICIAL = "official"  # the schedule, and the first word of our solvers' names
 MAX_GRID = 10_000  # steps of a ComfyUI schedule of which a low denoise keeps the end
@@ -67,8 +68,17 @@ def make_sigmas(model, steps: int, shift: float, solver: str, schedule: str, den
     """Noise levels (steps + 1,), the official grid or ComfyUI's under the given shift; 0 is the MODEL's.
 
     With `denoise` below 1 they are the end of a run of steps / denoise, of which 10,000 are the most.
+
+    Raises:
+        InputError: numbers out of range, or the official ones for a family that has its own.
     """
     denoise, shift = real_number("denoise", denoise, 0, 1), run_shift(model, shift)
+    if not has_shift(model) and (schedule == OFFICIAL or solver.startswith(f"{OFFICIAL} ")):
+        raise InputError(
+            "the official solver or schedule for FlowRVS, which has noise levels of its own",
+            "ComfyUI's",
+            "Choose the solver euler and the schedule simple",
+        )
     if schedule == OFFICIAL:
         return official_sigmas(steps, shift, "dpmpp_2m" if solver == f"{OFFICIAL} dpmpp_2m" else "unipc", denoise)
     if denoise <= 0:

@@ -16,6 +16,11 @@ NAME = "model_sampling"  # of ComfyUI's object with the noise levels
 OF_THE_MODEL = 0.0  # as a shift: the one that the MODEL has, from ModelSamplingSD3 or its loader
 
 
+def has_shift(model) -> bool:
+    """Whether the noise levels of the MODEL move by a shift: those of FlowRVS, which takes a clip for noise, do not."""
+    return not isinstance(model.get_model_object(NAME), comfy.model_sampling.IMG_TO_IMG_FLOW)
+
+
 def model_shift(model) -> float:
     """The shift of a MODEL, from ModelSamplingSD3 or its loader."""
     return _own_sampling(model).shift
@@ -27,11 +32,15 @@ def run_shift(model, shift: float) -> float:
     Raises:
         InputError: a number out of range, or a MODEL of which 0 cannot take one.
     """
-    return real_number("shift", model_shift(model) if shift == OF_THE_MODEL else shift, MIN_SHIFT, MAX_SHIFT)
+    if shift == OF_THE_MODEL:
+        shift = model_shift(model) if has_shift(model) else 1.0
+    return real_number("shift", shift, MIN_SHIFT, MAX_SHIFT)
 
 
-def sampling_at(model, shift: float) -> comfy.model_sampling.ModelSamplingDiscreteFlow:
+def sampling_at(model, shift: float):
     """ComfyUI's noise levels of the MODEL, moved to the shift of a run."""
+    if not has_shift(model):
+        return model.get_model_object(NAME)
     own = _own_sampling(model)
     if own.shift == shift:
         return own
@@ -56,7 +65,7 @@ def at_shift(model, shift: float) -> Iterator[None]:
 
 def ignored_shift(model, shift: float, slot: str) -> float | None:
     """The shift that a node has set on the MODEL, where the run has another one; said in the log."""
-    if NAME not in model.object_patches or model_shift(model) == shift:
+    if NAME not in model.object_patches or not has_shift(model) or model_shift(model) == shift:
         return None
     logging.warning(
         "Wan 2.2: the MODEL in %s has shift %g, this run %g; set the sampler's shift to 0 to follow the MODEL",

@@ -21,7 +21,7 @@ from ...wan_core.memory.estimate import decoding_bytes
 from ...wan_core.vae import WanVAE
 from ...wan_core.vae.tiling import decode_tiled, encode_tiled
 from ...wan_core.validate import finite
-from .checks import check_vae_latents
+from .checks import check_vae_latents, check_video_vae
 from .loading import load_file
 
 UNTILED = 9999  # tile_t of the native tiled nodes: the whole clip at a time
@@ -186,6 +186,7 @@ def encode(vae, pixels: torch.Tensor, tile: int = 0, overlap: int = 64) -> torch
 
 def whole_frames(vae, pixels: torch.Tensor) -> torch.Tensor:
     """The part of frames (T, H, W, C) that the VAE can encode: the first 4n + 1, their middle in whole patches, RGB."""
+    check_video_vae(vae)
     stride = vae.spacial_compression_encode()
     frames = 4 * ((len(pixels) - 1) // 4) + 1
     height, width = (size // stride * stride for size in pixels.shape[1:3])

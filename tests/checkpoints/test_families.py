@@ -12,7 +12,11 @@ from wan_core.checkpoints.families import FAMILIES, family_of
 from wan_core.errors import CheckpointError
 
 OTHERS = [family for family in FAMILIES if not family.loads and not family.lacks]
-ANIMATE_2 = {"config": json.dumps({"image_model": "wan2.1", "model_type": "animate2"})}
+HEADERS = {  # family → what the header of its files says, as its tensors are those of another one
+    "FlowRVS": {"config": json.dumps({"transformer": {"model_type": "flow_rvs"}})},
+    "Causal Forcing": {"config": json.dumps({"transformer": {"causal_ar": True}})},
+    "Animate 2": {"config": json.dumps({"image_model": "wan2.1", "model_type": "animate2"})},
+}
 
 
 @pytest.fixture
@@ -23,7 +27,7 @@ def file(official_folder, tmp_path):
         state = state_of(official_folder("wan21-t2v-14b"), "dit")
         state |= {name + ("weight" if name.endswith(".") else ""): torch.ones(1) for name in family.tensors[:1]}
         state = {prefix + name: tensor.contiguous() for name, tensor in state.items()}
-        save_file(state, tmp_path / "model.safetensors", ANIMATE_2 if family.header else None)
+        save_file(state, tmp_path / "model.safetensors", HEADERS.get(family.name))
         return tmp_path / "model.safetensors"
 
     return write
@@ -61,4 +65,4 @@ def test_the_first_row_that_fits_counts():
     for family in OTHERS:
         if family.tensors:
             assert family_of({family.tensors[0] + "x" * family.tensors[0].endswith("."), *branch}, {}) == family
-    assert family_of(branch, ANIMATE_2).name == "Animate 2"
+    assert family_of(branch, HEADERS["Animate 2"]).name == "Animate 2"

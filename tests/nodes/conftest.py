@@ -70,7 +70,18 @@ def stored(tmp_path_factory, official_folder):
 @pytest.fixture(scope="session")
 def measured(comfyui, base, stored):
     """What the checks in `inside` find: name → result. All run in one process of ComfyUI's python."""
-    command = [python_of(comfyui), Path(__file__).parent / "inside", comfyui, PACK, base / "models", FOLDER, stored]
+    return measure("numbers", comfyui, base, stored)
+
+
+@pytest.fixture(scope="session")
+def measured_families(comfyui, base):
+    """The same of the checks on other models than ours, in a process of their own."""
+    return measure("families", comfyui, base, base)
+
+
+def measure(group: str, comfyui: Path, base: Path, stored: Path) -> "Measured":
+    places = (comfyui, PACK, base / "models", FOLDER, stored)
+    command = [python_of(comfyui), Path(__file__).parent / "inside", group, *places]
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, run.stdout[-2000:] + run.stderr[-6000:]

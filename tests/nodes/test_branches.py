@@ -48,7 +48,7 @@ def test_a_branch_in_gguf(measured):
 @pytest.mark.parametrize(
     "model, taken",
     [
-        ("Bernini-R", ["context_latents"]),
+        ("Bernini-R", ["context_latents", "time_dim_concat"]),
         ("TI2V-5B", ["context_latents"]),
         ("VACE", ["vace_frames"]),
         ("I2V-A14B", IMAGES),

@@ -125,10 +125,10 @@ def test_damaged_files_are_recognised_by_every_loader(server, what):
 def test_families_that_are_not_built_are_refused_by_name(server):
     models = server.base / "models" / "diffusion_models"
     state = load_file(models / "t2v-a14b" / "wan2.2_high_noise_14B_fp16.safetensors")
-    save_file(state | {"ref_conv.weight": torch.zeros(1)}, models / "fun_control.safetensors")
+    save_file(state | {"control_adapter.conv.weight": torch.zeros(1)}, models / "fun_camera.safetensors")
     graph = t2v("family")
-    graph["experts"]["inputs"]["high_noise"] = "fun_control.safetensors"
-    assert "fun_control.safetensors is Fun-Control" in server.error(graph)
+    graph["experts"]["inputs"]["high_noise"] = "fun_camera.safetensors"
+    assert "fun_camera.safetensors is Fun-Camera" in server.error(graph)
 
 
 def test_images_are_no_clip_and_leave_no_file(server):

@@ -65,6 +65,12 @@ FAMILIES = (
     Family("SCAIL-2", ("patch_embedding_mask.weight",)),  # 20 → 16
     Family("SCAIL", ("patch_embedding_pose.weight",)),  # 20 → 16
     Family("WanDancer", ("patch_embedding_global.weight",)),  # 36 → 16
+    Family("FlowRVS", header=r'"model_type"\s*:\s*"flow_rvs"'),  # 16 → 16
+    Family(  # 16 → 16
+        "Causal Forcing",
+        header=r'"causal_ar"\s*:\s*true',
+        fix="Load it in ComfyUI with Load Diffusion Model, and run it with Sampler AR Video",
+    ),
     Family("Animate 2", header=r'"model_type"\s*:\s*"animate2"'),  # 36 → 16
     Family("Fun-Control", ("ref_conv.weight",), loads=True),  # 52 → 16; 5B: 148 → 48; of Wan2.1, 1.1: 48 → 16
     # 36 → 16, first and last frame alike; 48 → 16 Fun-Control 1.0

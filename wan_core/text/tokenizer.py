@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, CheckpointNotFound
+from ..errors import CheckpointError, CheckpointNotFound, WanError
 
 EOS = 1  # umT5: pad 0, eos 1, no bos
 LARGEST_PROTO = 16 << 20  # bytes of spiece.model; umT5's has 4.5 MB
@@ -20,8 +20,18 @@ def clean(prompt: str) -> str:
     """Repair encoding mistakes, unescape HTML (twice, for text that was escaped twice), collapse white space.
 
     Source: Wan2.2 wan/modules/tokenizers.py whitespace_clean(basic_clean(text)).
+
+    Raises:
+        WanError: ftfy is not installed.
     """
-    import ftfy  # here, so that without it everything else still loads
+    try:
+        import ftfy  # here, so that without it everything else still loads
+    except ImportError as error:
+        raise WanError(
+            "the Python package ftfy is not installed",
+            "ftfy, which repairs prompts before they are encoded",
+            "Install it with pip install ftfy, for ComfyUI with ComfyUI's python",
+        ) from error
 
     text = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
     return re.sub(r"\s+", " ", text).strip()

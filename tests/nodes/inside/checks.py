@@ -7,6 +7,7 @@ from typing import Any
 
 import branches
 import devices
+import family_runs
 import formats
 import library
 import loras
@@ -15,6 +16,7 @@ import one_run
 import percent
 import pixels
 import prompts
+import refusals
 import solver
 import torch
 
@@ -76,9 +78,20 @@ WITH_FILES = (
 )
 
 
-def measure() -> dict:
+FAMILIES = (
+    family_runs.families,
+    family_runs.native_classes,
+    refusals.conditions_that_our_models_ignore,
+    refusals.parts_of_other_models,
+    refusals.without_ftfy,
+)
+
+
+def measure(group: str) -> dict:
     """Name of a check → ["found", what] or ["failed", its traceback]: the other checks go on."""
     with torch.inference_mode(), tempfile.TemporaryDirectory() as tmp:
+        if group == "families":
+            return {check.__name__: _attempt(check, tmp) for check in FAMILIES}
         alone = {check.__name__: _attempt(check) for check in ALONE}
         return alone | {check.__name__: _attempt(check, tmp) for check in WITH_FILES}
 
