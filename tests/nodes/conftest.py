@@ -9,7 +9,7 @@ from filelock import FileLock
 from safetensors.torch import save_file
 
 from scripts.browser import find_chromium, open_canvas
-from scripts.canvas import PACK, find_comfyui, install_requirements, python_of, write_models, write_picture
+from scripts.canvas import PACK, find_comfyui, install_requirements, python_of, write_inputs, write_models
 from tests.support import comfyui as comfy
 from tests.support.branches import tiny_dit
 from tests.support.goldens import FOLDER
@@ -40,7 +40,7 @@ def base(tmp_path_factory, official_folder):
             (base / "models" / kind / name).symlink_to(single / kind)
     write_models(base / "models")
     (base / "input").mkdir()
-    write_picture(base / "input" / "example.png")
+    write_inputs(base / "input")
     return base
 
 

@@ -12,7 +12,7 @@ from scripts.canvas import PACK
 from wan_core.video import read_metadata, read_video
 
 WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
-SMALL = {"width": 96, "height": 64, "length": 9, "context_length": 17, "context_overlap": 8}
+SMALL = {"width": 96, "height": 64, "length": 9, "context_length": 17, "context_overlap": 8, "ref_max_size": 96}
 
 
 def api_of(workflow: Path) -> dict:
@@ -25,7 +25,7 @@ def by_stem(path: Path) -> str:
 
 def test_every_workflow_has_its_picture_and_its_api_file():
     stems = [path.stem for path in WORKFLOWS]
-    assert len(stems) == 8
+    assert len(stems) == 10
     assert [path.stem for path in sorted((PACK / "workflows").glob("*.jpg"))] == stems
     assert [path.stem for path in sorted((PACK / "workflows" / "api").glob("*.json"))] == stems
 
