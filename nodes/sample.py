@@ -66,7 +66,7 @@ def shift_input(lowest: float = 0.01, more: str = ""):
         round=0.01,
         tooltip=(
             "Moves steps toward high noise; higher gives the high-noise expert more steps. "
-            f"Official: 12 text-to-video, 5 image-to-video and 5B, 16 VACE.{more}"
+            f"Official: 12 text-to-video, 5 image-to-video, 5B and Fun-Control, 12 VACE, 3 Bernini-R.{more}"
         ),
     )
 
