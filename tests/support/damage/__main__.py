@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=BUILDERS, action="append", help="may be given again; default: every kind")
     parser.add_argument("--count", type=int, default=20_000, help="files of each kind")
     parser.add_argument("--seed", type=int, default=0, help="of the first hundred; the next has the next number")
-    parser.add_argument("--keep", type=Path, default=Path("damaged"), help="where files that fail are kept")
+    parser.add_argument("--keep", type=Path, default=Path("build/damaged"), help="where files that fail are kept")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="Duplicate name")  # the zip writer, of a name that is meant twice
     failures = 0
