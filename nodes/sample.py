@@ -65,8 +65,8 @@ def shift_input(lowest: float = 0.01, more: str = ""):
         step=0.1,
         round=0.01,
         tooltip=(
-            "Moves steps toward high noise; higher gives the high-noise expert more steps. "
-            f"Official: 12 text-to-video, 5 image-to-video, 5B and Fun-Control, 12 VACE, 3 Bernini-R.{more}"
+            "Higher gives the high-noise expert more steps. Official: 12 text-to-video and VACE, "
+            f"5 image-to-video, 5B and Fun-Control, 3 Bernini-R.{more}"
         ),
     )
 

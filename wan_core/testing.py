@@ -150,7 +150,10 @@ def official_clip(encoder: ImageEncoder) -> dict[str, Tensor]:
     state |= {last + name.removeprefix("transformer.0."): t for name, t in state.items() if ".0." in name[:14]}
     state |= {"post_norm.weight": own["pre_layrnorm.weight"], "post_norm.bias": own["pre_layrnorm.bias"]}
     visual = {f"visual.{name}": value.clone() for name, value in state.items()}
-    return visual | {"textual.head.0.weight": torch.zeros(4, 4), "log_scale": torch.zeros(())}
+    return visual | {
+        "textual.head.0.weight": torch.zeros(4, 4, dtype=torch.float32),
+        "log_scale": torch.zeros((), dtype=torch.float32),
+    }
 
 
 def train_tokenizer(vocab: int, corpus: Sequence[str] = _CORPUS, words: Sequence[str] = ()) -> bytes:

@@ -149,7 +149,6 @@ def check_part(source: Source, kind: str, config=None, in_comfyui: bool = False)
     weights = identify_part(stored, kind)
     if not in_comfyui:
         check_quantization(stored)
-        check_scales(weights)
     if kind == "dit":
         config = config or sibling_config(stored)
     config = _INFER[kind](weights, config)
@@ -158,6 +157,8 @@ def check_part(source: Source, kind: str, config=None, in_comfyui: bool = False)
         packed = _packed_layers(stored, kind)
         expected |= {name: weights.shape(name) for name in weights if name.rpartition(".")[0] in packed}
     _check_names(weights, expected)
+    if not in_comfyui:
+        check_scales(weights)
     return Part(kind, weights, config)
 
 

@@ -107,7 +107,7 @@ def high_noise_margin(first: WanDiT, second: WanDiT, vae: WanVAE) -> float:
     video = _moving_disc()
     x0 = vae.encode(video[None])
     extra = first.config.in_channels - first.config.out_channels
-    y = torch.zeros(1, extra, *x0.shape[2:]) if extra else None  # nothing given, of Fun-Control
+    y = torch.zeros(1, extra, *x0.shape[2:], dtype=torch.float32) if extra else None  # nothing given, of Fun-Control
     if first.config.is_image_to_video:
         y = image_to_video(vae, video[:, 0], _FRAMES)
     losses = [_losses(model, x0, y) for model in (first, second)]

@@ -20,7 +20,7 @@ def fun_control(vae: WanVAE, shape: VideoShape, video: Tensor | None = None, ima
         y (1, z + 4 + z, T', h, w) float32: 36 channels, of the 5B 100.
     Source: ComfyUI comfy_extras/nodes_wan.py Wan22FunControlToVideo.
     """
-    control, start = torch.zeros(2, 1, *shape.latent(vae.config), device=vae.device)
+    control, start = torch.zeros(2, 1, *shape.latent(vae.config), dtype=torch.float32, device=vae.device)
     if video is not None:
         control = vae.encode(video[None])
     if image is not None:
@@ -42,5 +42,5 @@ def fun_inp_5b(vae: WanVAE, shape: VideoShape, image: Tensor | None = None, last
     """
     z, *size = shape.latent(vae.config)
     if image is None and last_image is None:
-        return torch.zeros(1, 4 + z, *size, device=vae.device)
+        return torch.zeros(1, 4 + z, *size, dtype=torch.float32, device=vae.device)
     return given_frames(vae, shape.frames, image, last_image)

@@ -73,9 +73,9 @@ def folded_scores(count: int, dtype: torch.dtype) -> Tensor:
     """
     scores, left = [], float(count)
     while left > 1e-5 * count:
-        score = torch.tensor(math.log(left), dtype=dtype, device="cpu")
+        score = torch.tensor(math.log(left), dtype=dtype)
         if math.exp(score) > left:
-            score = torch.nextafter(score, torch.tensor(-math.inf, dtype=dtype, device="cpu"))
+            score = torch.nextafter(score, torch.tensor(-math.inf, dtype=dtype))
         scores.append(score)
         left -= math.exp(score)
     return torch.stack(scores)

@@ -166,7 +166,7 @@ class WanDiT(nn.Module):
 
     def rope(self, grid: Grid, device, source: int = 0) -> Tensor:
         """Rotary table (L, head_dim / 2) of the tokens of a stream, see `rope_table`."""
-        return rope_table([torch.arange(size, device="cpu") for size in grid], self.config.head_dim, device, source)
+        return rope_table([torch.arange(size) for size in grid], self.config.head_dim, device, source)
 
     def embed_time(self, t: Tensor, cache: RunCache | None = None) -> tuple[Tensor, Modulation]:
         """Embedding (U, D) of the distinct timesteps in t and the blocks' modulation, each computed once in a run."""

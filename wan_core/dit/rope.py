@@ -44,7 +44,7 @@ def rope_table(positions: Sequence[Tensor], head_dim: int, device=None, source: 
 
 def _ladder(channels: int) -> Tensor:
     """Angle (channels/2,) between neighbouring positions of each channel pair."""
-    return BASE ** (-torch.arange(0, channels, 2, dtype=torch.float64, device="cpu") / channels)
+    return BASE ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:

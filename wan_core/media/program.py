@@ -96,6 +96,7 @@ class Ffmpeg:
         self._listener.join(timeout=1)
         if self._listener.is_alive():  # a program that it has started holds the pipe
             self._kill()
+            self._listener.join(timeout=1)
         self._worker.join(timeout=1)
         for pipe in (self._input, self._output):
             if pipe is not None and not self._worker.is_alive():

@@ -88,8 +88,8 @@ def _spans(size: int, tile: int, overlap: int) -> list[tuple[int, int]]:
 
 def _ramp(start: int, end: int, size: int, overlap: int) -> Tensor:
     """Weights that rise over the overlap with a tile before, and fall over that with a tile after."""
-    weights = torch.ones(end - start, dtype=torch.float32, device="cpu")
-    rise = (torch.arange(min(overlap, end - start), dtype=torch.float32, device="cpu") + 1) / (overlap + 1)
+    weights = torch.ones(end - start, dtype=torch.float32)
+    rise = (torch.arange(min(overlap, end - start), dtype=torch.float32) + 1) / (overlap + 1)
     if start > 0:
         weights[: len(rise)] *= rise
     if end < size:
