@@ -100,6 +100,16 @@ def test_what_the_library_refuses(server, kind, change, said):
     assert said in server.error(graph)
 
 
+@pytest.mark.parametrize("notes", ["{}", '{"layers": 3}', '{"layers": {"head.head": {}}}', "[" * 10_000])
+def test_damaged_notes_about_quantization(server, notes):
+    state = load_file(server.base / "models" / "diffusion_models" / t2v()["experts"]["inputs"]["high_noise"])
+    notes = {"_quantization_metadata": notes}
+    save_file(state, server.base / "models" / "diffusion_models" / "notes.safetensors", notes)
+    graph = t2v("notes", seed=8)
+    graph["experts"]["inputs"] = {"high_noise": "notes.safetensors", "low_noise": "none"}
+    assert "has notes about its quantization that cannot be read" in server.error(graph)
+
+
 DAMAGE = {
     "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
     "a web page": b"<!DOCTYPE html><html></html>",
