@@ -12,6 +12,7 @@ from torch import Tensor
 from ..conditioning import image_to_video
 from ..dit import WanDiT
 from ..flow import flow_loss, interpolate, training_timesteps
+from ..flow.noise import normal
 from ..vae import WanVAE
 from .formats import Weights
 from .formats.mmap import read_bytes
@@ -118,7 +119,7 @@ def high_noise_margin(first: WanDiT, second: WanDiT, vae: WanVAE) -> float:
 def _losses(model: WanDiT, x0: Tensor, y: Tensor | None) -> Tensor:
     """Flow-matching loss at each noise level, all in one call, so that the weights are read once."""
     sigma = torch.tensor([*_LOW, *_HIGH], dtype=torch.float32, device="cpu")
-    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+    noise = normal(x0.shape, torch.Generator().manual_seed(0))
     noisy = interpolate(x0.expand(len(sigma), -1, -1, -1, -1), noise.expand(len(sigma), -1, -1, -1, -1), sigma)
     text = torch.zeros(len(sigma), 1, model.config.text_dim, dtype=torch.float32, device="cpu")
     velocity = model(noisy, training_timesteps(sigma), text, y=y)

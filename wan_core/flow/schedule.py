@@ -1,6 +1,5 @@
-"""What a run starts from: the noise levels, as the official samplers compute them, and the noise."""
+"""The noise levels of a run, as the official samplers compute them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,19 +60,3 @@ class FlowSchedule:
             sigmas=torch.from_numpy(np.append(sigmas, 0.0).astype(np.float32)),
             timesteps=torch.from_numpy((sigmas * TRAIN_TIMESTEPS).astype(np.int64)),
         )
-
-
-def draw_noise(shape: Sequence[int], seeds: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """Standard normal noise (len(seeds), *shape) in float32, one generator a sample.
-
-    Sample k depends on seeds[k] alone, so it equals that sample drawn by itself, bit for bit.
-
-    Args:
-        shape: (C, T, H, W) of one sample.
-        device: where it is drawn; "cpu" gives the same numbers on every machine, "cuda" those of the official code.
-    """
-    samples = []
-    for seed in seeds:
-        generator = torch.Generator(device).manual_seed(seed)
-        samples.append(torch.randn(*shape, generator=generator, device=device, dtype=torch.float32))
-    return torch.stack(samples)
