@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from wan_core.checkpoints import inspect, load_image_encoder
-from wan_core.checkpoints.build import open_part
+from wan_core.checkpoints.build import check_part
 from wan_core.checkpoints.key_maps import find_part
 from wan_core.config import ImageEncoderConfig
 from wan_core.errors import CheckpointError
@@ -125,7 +125,7 @@ def test_the_real_encoder_makes_257_tokens_of_1280():
 
 def test_a_file_is_recognised_by_its_names(encoder, tmp_path):
     for layout in ("official", "diffusers", "comfyui"):
-        weights = open_part(written(encoder, layout, tmp_path), "image_encoder")
+        weights = check_part(written(encoder, layout, tmp_path), "image_encoder").weights
         assert find_part("image_encoder", [f"vision_model.{name}" for name in weights])
         assert not any(find_part(kind, weights) for kind in ("dit", "vae", "text_encoder"))
 

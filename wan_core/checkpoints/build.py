@@ -162,19 +162,6 @@ def check_part(source: Source, kind: str, config=None, in_comfyui: bool = False)
     return Part(kind, weights, config)
 
 
-def open_part(source: Source, kind: str) -> Weights:
-    """The part's parameters under their official names, which `check_part` has yet to compare.
-
-    Raises:
-        CheckpointError: another kind of file, a family that is not built here, or a quantization that only ComfyUI
-            knows.
-    """
-    stored = _open(source, kind)
-    part = identify_part(stored, kind)
-    check_quantization(stored)
-    return part
-
-
 def _packed_layers(stored: Weights, kind: str) -> set[str]:
     """Official names of the layers that ComfyUI alone dequantizes; their tensors have whatever shape it packs them to.
 
