@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from .errors import CheckpointError, quoted
+from ..errors import CheckpointError, quoted
 
 # Far above every released model: 40 layers, a vocabulary of 256,384.
 _MOST_LAYERS, _MOST = 256, 2**20
