@@ -107,10 +107,11 @@ def high_noise_margin(first: WanDiT, second: WanDiT, vae: WanVAE) -> float:
     """
     video = _moving_disc()
     x0 = vae.encode(video[None])
-    extra = first.config.in_channels - first.config.out_channels
-    y = torch.zeros(1, extra, *x0.shape[2:], dtype=torch.float32) if extra else None  # nothing given, of Fun-Control
+    extra, y = first.config.in_channels - first.config.out_channels, None
     if first.config.is_image_to_video:
         y = image_to_video(vae, video[:, 0], _FRAMES)
+    elif extra:  # Fun-Control, with no control
+        y = x0.new_zeros(1, extra, *x0.shape[2:])
     losses = [_losses(model, x0, y) for model in (first, second)]
     ratio = (losses[0] / losses[1]).log()
     return float(ratio[: len(_LOW)].mean() - ratio[len(_LOW) :].mean())

@@ -89,6 +89,7 @@ def head_size(config: Mapping, name: str) -> int | None:
 
 
 def mapping(config: object) -> Mapping:
+    """The config, or a CheckpointError where it is no table of names."""
     if not isinstance(config, Mapping):
         raise CheckpointError(
             f"a model config that is a {type(config).__name__}", "a dataclass of wan_core.config, or a dict"
