@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..config import Preset
 from ..errors import InputError, quoted
-from ..flow import Expert, Experts, FlowSchedule, Model
+from ..flow import SOLVERS, Expert, Experts, FlowSchedule, Model
 from ..flow.schedule import MAX_SHIFT, MIN_SHIFT
 from ..shapes import LONGEST_SEQUENCE, VideoShape, check_shape
 from ..validate import real_number, whole_number
@@ -63,6 +63,8 @@ class Request:
                 "a pair of experts",
                 "Leave them out",
             )
+        if options.solver not in SOLVERS:
+            raise InputError(f"solver is {quoted(options.solver)}", "one of " + ", ".join(SOLVERS))
         prompts, negatives = _prompts(preset, options)
         guidance_low = _first_given(options.guidance_scale_2, options.guidance_scale, preset.guidance_low)
         boundary = _first_given(options.boundary_ratio, preset.boundary)
@@ -88,7 +90,7 @@ class Request:
             boundary=real_number("boundary_ratio", boundary, 0, 1) if pair else None,
             step_cache=real_number("step_cache", _first_given(options.step_cache, 0.0), 0, 1),
         )
-        request.schedule()  # checks the number of steps and the solver
+        request.schedule()  # checks the number of steps
         return request
 
     def tokens(self, preset: Preset) -> int:
