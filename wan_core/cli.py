@@ -37,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return next(code for kind, code in CODES if isinstance(error, kind))
         except OSError as error:  # a full disk, say, where no error of our own tells of it
-            found = ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error)
-            print(f"error: {one_line(found)}.", file=sys.stderr)
+            print(f"error: {one_line(f'{error.filename}: {error.strerror}')}.", file=sys.stderr)
             return FAILED
         except KeyboardInterrupt:
             print("\nInterrupted.", file=sys.stderr)

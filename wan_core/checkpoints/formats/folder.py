@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from ...errors import CheckpointError, CheckpointNotFound, quoted, some
+from ...errors import CheckpointError, CheckpointNotFound, some
 from .json_file import load_json
 
 SUFFIXES = {
@@ -30,13 +30,13 @@ def checked_path(path: str | Path) -> Path:
         CheckpointNotFound: no path.
     """
     if not isinstance(path, (str, Path)) or not str(path).strip() or "\0" in str(path):
-        raise CheckpointNotFound(f"the model is {quoted(path)}", "the path of a model folder or file")
+        raise CheckpointNotFound(f"the model is {path!r}", "the path of a model folder or file")
     path = Path(path)
     try:
         path.exists()
     except (OSError, ValueError) as error:  # too long, or not encodable as a file name on this system
         raise CheckpointNotFound(
-            f"{quoted(str(path))} is no path ({error})", "the path of a model folder or file"
+            f"{str(path)[:200]!r} is no path ({error})", "the path of a model folder or file"
         ) from error
     return path
 
