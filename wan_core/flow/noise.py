@@ -8,12 +8,12 @@ from torch import Tensor
 
 def normal(shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
     """Standard normal numbers, drawn on the CPU."""
-    return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def uniform(shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
     """Numbers in [0, 1), drawn on the CPU."""
-    return torch.rand(*shape, generator=generator, dtype=torch.float32, device="cpu")
+    return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def draw_noise(shape: Sequence[int], seeds: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
