@@ -87,8 +87,9 @@ def check_vae_latents(vae, latents: torch.Tensor) -> None:
 
 
 def _kind(latents) -> str:
-    kinds = {3: "an audio latent", 4: "an image latent", 5: f"a video latent with {latents.shape[1]} channels"}
-    return kinds.get(latents.ndim, "another kind of latent")
+    if latents.ndim == 5:
+        return f"a video latent with {latents.shape[1]} channels"
+    return {3: "an audio latent", 4: "an image latent"}.get(latents.ndim, "another kind of latent")
 
 
 def _check_conditioning(model, conditioning) -> None:

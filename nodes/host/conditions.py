@@ -63,6 +63,12 @@ CONDITIONS: Mapping[str, Condition] = {
 }
 
 
+# What ComfyUI passes along that has had its effect before: the mask of a given frame, in the timesteps.
+_DONE = ("denoise_mask",)
+_OURS = "for a MODEL of Load Wan 2.2 Experts, which would ignore it"
+_FIX = "Take it out, or load that model. The samplers take the MODEL of Load Diffusion Model too"
+
+
 def check_conditions(config: DiTConfig, given: Mapping[str, object]) -> None:
     """
     Raises:
@@ -71,8 +77,17 @@ def check_conditions(config: DiTConfig, given: Mapping[str, object]) -> None:
     for key, condition in CONDITIONS.items():
         if given.get(key) is not None and not condition.taken(config):
             raise InputError(
-                f"{condition.what} ({key}) for a MODEL of Load Wan 2.2 Experts, which would ignore it: it has "
-                f"{config.in_channels} input channels",
+                f"{condition.what} ({key}) {_OURS}: it has {config.in_channels} input channels",
                 f"a model that it is for: {condition.models}",
-                "Take it out, or load that model. The samplers take the MODEL of Load Diffusion Model too",
+                _FIX,
             )
+
+
+def check_others(inputs: Mapping[str, object]) -> None:
+    """
+    Raises:
+        InputError: an input of a forward pass that none of our transformers has.
+    """
+    given = [name for name, value in inputs.items() if value is not None and name not in _DONE]
+    if given:
+        raise InputError(f"{' and '.join(given)} {_OURS}", "a model that it is for", _FIX)

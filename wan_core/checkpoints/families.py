@@ -7,10 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..config import DiTConfig, presets_like
+from ..config import USE_COMFYUI, DiTConfig, presets_like
 from ..errors import CheckpointError
-
-FOREIGN_FIX = "Load it in ComfyUI with Load Diffusion Model; the Wan 2.2 sampler takes its MODEL"
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Family:
     header: str = ""
     loads: bool = False
     needed: str = "a text-to-video, image-to-video, TI2V-5B, VACE or Fun-Control model of Wan"
-    fix: str = FOREIGN_FIX
+    fix: str = USE_COMFYUI
 
     def matches(self, names: set[str], metadata: Mapping[str, str]) -> bool:
         return (

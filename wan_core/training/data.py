@@ -16,6 +16,7 @@ from ..checkpoints.model_files import ModelFiles
 from ..checkpoints.tokenizer import open_tokenizer
 from ..conditioning import image_to_video
 from ..errors import CheckpointNotFound, InputError, quoted
+from ..flow.noise import uniform
 from ..media.images import clip_info, load_image, load_video
 from ..media.resize import resize
 from ..memory import typed_oom
@@ -63,7 +64,7 @@ class LatentDataset:
 
     def draw_texts(self, clips: Sequence[int], generator: torch.Generator) -> list[int]:
         """One text for each clip, or, for a share of them, one that stands for no prompt."""
-        drop, which = torch.rand(2, len(clips), generator=generator, dtype=torch.float32, device="cpu").tolist()
+        drop, which = uniform((2, len(clips)), generator).tolist()
         choices = [
             self.unconditional if d < UNCONDITIONAL else self.text_of[k] for d, k in zip(drop, clips, strict=True)
         ]
