@@ -68,7 +68,8 @@ export class SigmaDrawing {
   /**
    * @param {{sigmas: number[]|null, experts: string[], boundary: number|null, editable: boolean, note: string,
    *   live: object|null}} state
-   *   experts: "high" or "low" for each step; boundary: null for a single model; live: {step, expert, seconds} of a run
+   *   experts: "high" or "low" for each step; boundary: null for a single model;
+   *   live: {step, expert, seconds, warning} of a run
    */
   draw(state) {
     this.state = state;
@@ -143,7 +144,8 @@ export class SigmaDrawing {
       words += ` · ${each.join(" · ")}`;
     }
     line(words, COLOURS.text, HEIGHT - 14);
-    if (this.state.note) line(this.state.note, COLOURS.line, HEIGHT - 3);
+    if (live?.warning) line(live.warning, COLOURS.warning, HEIGHT - 3);
+    else if (this.state.note) line(this.state.note, COLOURS.line, HEIGHT - 3);
     if (boundary !== null && (high === 0 || low === 0)) line(text(high === 0 ? "noHigh" : "noLow"), COLOURS.warning, 7);
   }
 

@@ -56,7 +56,7 @@ class SigmaPlot {
     this.drawing.draw({
       ...this.#steps(run),
       boundary: run.boundary,
-      note: this.#marks(run)?.note || run.note,
+      note: run.note,
       editable,
       live: this.#marks(run),
     });
@@ -81,8 +81,8 @@ class SigmaPlot {
   onServerEvent({ sigmas, plan: experts, ignored_shift: shift, step, expert, seconds, clip }) {
     if (isSigmas(sigmas) && isPlan(experts, sigmas)) {
       const { key, boundary } = runOf(this.node);
-      const note = Number.isFinite(shift) ? text("ignoredShift", { shift }) : "";
-      this.live = { sigmas, experts, key, boundary, note, step: 0 };
+      const warning = Number.isFinite(shift) ? text("ignoredShift", { shift }) : "";
+      this.live = { sigmas, experts, key, boundary, warning, step: 0 };
       this.drawing.show(null);
     } else if (!this.live) return;
     else if (isStep(step, this.live.sigmas) && (expert === "high" || expert === "low")) {

@@ -71,7 +71,9 @@ def reserve(prefix: str, width: int, height: int) -> tuple[Path, str]:
         return _free(Path(folder), name, counter), subfolder
     except OSError as error:
         raise VideoError(
-            f"nothing can be written to {root} as {prefix} ({error.strerror})", "a free, open disk"
+            f"nothing can be written to {root} as {prefix} ({error.strerror})",
+            "a folder that can be written to",
+            "Choose another filename_prefix",
         ) from error
     except Exception as error:  # ComfyUI raises a bare Exception for a path outside its output folder
         raise InputError(f"filename_prefix is {quoted(prefix)}", "a name inside the output folder") from error

@@ -153,6 +153,13 @@ def test_images_are_no_clip_and_leave_no_file(server):
     assert not list((server.base / "output").rglob("none*")) and not list((server.base / "output").rglob("é*"))
 
 
+def test_a_folder_that_cannot_be_made_says_what_to_do(server):
+    (server.base / "output" / "taken").write_text("")
+    graph = t2v("taken/clip", seed=8)
+    said = server.error(graph)
+    assert "as taken/clip (" in said and "Choose another filename_prefix" in said
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
