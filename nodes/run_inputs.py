@@ -82,7 +82,7 @@ def _expert_inputs() -> list:
             default=40,
             min=1,
             max=1000,
-            tooltip="Steps of the whole run, both experts together. Official: 40, 5B and VACE 50; 20 for a draft.",
+            tooltip="Steps of the whole run, both experts together. Official: 40; 5B, VACE and Fun-Control 50; 20 for a draft.",
         ),
         io.Float.Input(
             "cfg_high", default=4.0, **cfg, tooltip="Guidance of the high-noise expert; 1 skips the negative pass."
@@ -99,7 +99,7 @@ def _expert_inputs() -> list:
             round=0.0001,
             tooltip=(
                 "Where the low-noise expert takes over, as a share of the 1000 timesteps. "
-                "Official: 0.875 text-to-video, 0.9 image-to-video."
+                "Official: 0.875 text-to-video, VACE and Bernini-R, 0.9 image-to-video and Fun-Control."
             ),
         ),
     ]
