@@ -82,7 +82,10 @@ def _expert_inputs() -> list:
             default=40,
             min=1,
             max=1000,
-            tooltip="Steps of the whole run, both experts together. Official: 40; 5B, VACE and Fun-Control 50; 20 for a draft.",
+            tooltip=(
+                "Steps of the whole run, both experts together. "
+                "Official: 40; 5B, VACE and Fun-Control 50; 20 for a draft."
+            ),
         ),
         io.Float.Input(
             "cfg_high", default=4.0, **cfg, tooltip="Guidance of the high-noise expert; 1 skips the negative pass."
