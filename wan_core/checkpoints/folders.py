@@ -64,6 +64,12 @@ def find_parts(path: str | Path, open_once: Open) -> ModelFolder:
     """
     folder = checked_path(path)
     if not folder.is_dir():
+        if folder.exists():
+            raise CheckpointNotFound(
+                f"{path} is a file",
+                "the folder with all of the model's files",
+                f"Give {folder.parent}, if they lie there",
+            )
         release = path if _HUB_NAME.fullmatch(str(path)) else "Wan-AI/Wan2.2-T2V-A14B"
         raise CheckpointNotFound(
             f"{path} is not a folder",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..config import SOLVERS, TRAIN_TIMESTEPS
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..validate import real_number, whole_number
 
 MAX_STEPS = 1000
@@ -53,7 +53,7 @@ class FlowSchedule:
         steps = whole_number("the number of steps", steps, 1, MAX_STEPS)
         shift = real_number("shift", shift, MIN_SHIFT, MAX_SHIFT)
         if solver not in SOLVERS:
-            raise InputError(f"solver is {solver!r}", "one of " + ", ".join(SOLVERS))
+            raise InputError(f"solver is {quoted(solver)}", "one of " + ", ".join(SOLVERS))
         # The official code keeps 1 − 1/1000 in float32 and continues in float64 from that value.
         start = 1.0 if solver == "dpmpp_2m" else float(np.float32(1) - np.float32(1 / TRAIN_TIMESTEPS))
         sigmas = shift_sigma(np.linspace(start, 0, steps + 1)[:steps], shift)

@@ -192,3 +192,9 @@ def test_a_file_among_others_is_taken_by_what_it_is_called(tmp_path):
     with pytest.raises(CheckpointNotFound, match=r"Wan2.2_VAE.safetensors, wan.safetensors in"):
         weight_files(tmp_path)
     assert load_file(tmp_path / "wan.safetensors").keys() == state.keys()
+
+
+def test_a_plain_pickle_comes_before_the_shards_of_a_variant(transformer, tmp_path):
+    transformer.save_pretrained(tmp_path, variant="fp16", max_shard_size=SHARDS)
+    (tmp_path / "diffusion_pytorch_model.bin").touch()
+    assert weight_files(tmp_path) == [tmp_path / "diffusion_pytorch_model.bin"]
