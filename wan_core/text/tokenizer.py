@@ -13,7 +13,7 @@ from ..errors import CheckpointError, CheckpointNotFound, WanError, quoted
 
 EOS = 1  # umT5: pad 0, eos 1, no bos
 LARGEST_PROTO = 16 << 20  # bytes of spiece.model; umT5's has 4.5 MB
-_LARGEST_JSON = 64 << 20  # and its tokenizer.json 17 MB
+_LARGEST = {".model": LARGEST_PROTO, ".json": 64 << 20}  # and its tokenizer.json 17 MB
 # How the two files begin: with a first piece and its text, and with a brace; a web page or a Git LFS pointer does not.
 _BEGINS = {".model": re.compile(rb"\n.\n", re.DOTALL), ".json": re.compile(rb"\s*\{")}
 
@@ -85,7 +85,7 @@ class Tokenizer:
         """
         file = cls.file_in(folder)
         if file.suffix == ".model":
-            return cls.from_proto(_read(file, LARGEST_PROTO), max_length, str(file))
+            return cls.from_proto(_read(file), max_length, str(file))
         return cls(_json_encoder(file), max_length)
 
     @staticmethod
@@ -94,7 +94,7 @@ class Tokenizer:
 
         Raises:
             CheckpointNotFound: none is there.
-            CheckpointError: it may not be read, or begins as no tokenizer does.
+            CheckpointError: it may not be read, is larger than any, or begins as no tokenizer does.
         """
         files = [Path(folder) / name for name in ("tokenizer.json", "spiece.model")]
         try:
@@ -109,7 +109,8 @@ class Tokenizer:
                 "tokenizer.json or spiece.model",
                 "Copy the folder google/umt5-xxl of the release there",
             )
-        if not _BEGINS[file.suffix].match(start := _start(file, 200)):
+        _check_size(file)
+        if not _BEGINS[file.suffix].match(start := _read(file, 200)):
             raise CheckpointError(
                 f"{file} is no tokenizer: it begins with {quoted(start, 60)}",
                 f"{file.name} of umT5",
@@ -121,7 +122,7 @@ class Tokenizer:
 def _json_encoder(path: Path) -> Callable[[str], list[int]]:
     import tokenizers
 
-    raw = _read(path, _LARGEST_JSON)
+    raw = _read(path)
     with _refused(f"{path} is damaged", "tokenizer.json of umT5"):
         tokenizer = tokenizers.Tokenizer.from_buffer(raw)
     tokenizer.no_padding()
@@ -134,19 +135,18 @@ def _json_encoder(path: Path) -> Callable[[str], list[int]]:
     return encode
 
 
-def _start(path: Path, most: int) -> bytes:
+def _check_size(path: Path) -> None:
+    most = _LARGEST[path.suffix]
+    if path.stat().st_size > most:
+        raise CheckpointError(f"{path} has more than {most:,} bytes", f"{path.name} of umT5")
+
+
+def _read(path: Path, size: int = -1) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(most)
+            return file.read(size)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror})", "a file that you may read") from error
-
-
-def _read(path: Path, most: int) -> bytes:
-    raw = _start(path, most + 1)
-    if len(raw) > most:
-        raise CheckpointError(f"{path} has more than {most:,} bytes", f"{path.name} of umT5")
-    return raw
 
 
 @contextlib.contextmanager
