@@ -1,11 +1,13 @@
 import shutil
 from dataclasses import replace
 
+import pytest
 import torch
 
 from tests.support.sparse import write_sparse
 from wan_core.checkpoints.expected import EXPECTED
 from wan_core.cli import OK, main
+from wan_core.config import PRESETS
 from wan_core.testing import tiny_preset
 
 
@@ -37,9 +39,21 @@ def test_an_expert_is_named_once(official_folder, capfd):
     assert "transformer: fun-control-a14b, official" in capfd.readouterr().out
 
 
+def transformer(file, config):
+    return write_sparse(file, {n: torch.empty(shape, device="meta") for n, shape in EXPECTED["dit"](config).items()})
+
+
+@pytest.mark.parametrize(
+    "name, found", [("wan21-t2v-1.3b", "wan21-t2v-1.3b"), ("t2v-a14b", "t2v-a14b or wan21-t2v-14b")]
+)
+def test_a_width_tells_presets_apart(tmp_path, capfd, name, found):
+    file = transformer(tmp_path / "wan.safetensors", PRESETS[name].dit)
+    assert main(["inspect", str(file)]) == OK
+    assert f"a diffusion transformer: {found}, " in capfd.readouterr().out
+
+
 def test_fun_control_of_wan21_has_a_name(tmp_path, capfd):
     config = replace(tiny_preset("wan21-i2v-14b-720p").dit, in_channels=48)
-    shapes = {name: torch.empty(shape, device="meta") for name, shape in EXPECTED["dit"](config).items()}
-    file = write_sparse(tmp_path / "wan2.1_fun_control.safetensors", shapes)
+    file = transformer(tmp_path / "wan2.1_fun_control.safetensors", config)
     assert main(["inspect", str(file)]) == OK
     assert "Fun-Control of Wan2.1" in capfd.readouterr().out

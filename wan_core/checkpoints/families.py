@@ -118,5 +118,9 @@ def describe_dit(config: DiTConfig, names: str = "") -> str:
         return "image-to-video (A14B expert, 36 input channels)"
     if is_fun_control_21(config):
         return "Fun-Control of Wan2.1, a whole model in ComfyUI alone"
-    found = [preset.name for two in (True, False) for preset in presets_like(config, two, names)[:1]]
-    return " or ".join(dict.fromkeys(found)) or f"a transformer with {config.in_channels} input channels"
+    fits = [preset for two in (True, False) for preset in presets_like(config, two, names)[:1]]
+    own = [preset for preset in fits if preset.dit.dim == config.dim] or fits
+    return (
+        " or ".join(dict.fromkeys(preset.name for preset in own))
+        or f"a transformer with {config.in_channels} input channels"
+    )
