@@ -235,6 +235,10 @@ def _only(folder: Path, patterns: tuple[str, ...], what: str) -> Path:
 
 
 def _part(path: Path, what: str) -> Path:
-    if not path.is_dir():
+    try:
+        found = path.is_dir()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})", "a folder that you may open") from error
+    if not found:
         raise CheckpointNotFound(f"{path} is missing", what, "Download the folder again")
     return path

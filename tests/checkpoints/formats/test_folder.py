@@ -165,7 +165,7 @@ def readable():
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
-    for path in [folder, *folder.iterdir()]:
+    for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755)
     shutil.rmtree(folder)
 
@@ -181,6 +181,16 @@ def test_a_folder_that_may_not_be_read(readable, mode):
             for path in (readable, folder) if use is inspect else (folder,):
                 with pytest.raises(CheckpointError, match="Permission denied"):
                     use(path)
+
+
+@pytest.mark.parametrize("closed", ["google", "google/umt5-xxl", "google/umt5-xxl/spiece.model"])
+def test_a_tokenizer_that_may_not_be_read(official_folder, readable, closed):
+    folder = shutil.copytree(official_folder(), readable / "model")
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    (folder / closed).chmod(0)
+    with as_nobody(), pytest.raises(CheckpointError, match="umt5-xxl.*Permission denied"):
+        inspect(folder)
 
 
 def test_a_file_among_others_is_taken_by_what_it_is_called(tmp_path):
