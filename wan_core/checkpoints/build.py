@@ -151,7 +151,7 @@ def check_part(source: Source, kind: str, config=None, in_comfyui: bool = False)
         check_quantization(stored)
     if kind == "dit":
         config = config or sibling_config(stored)
-    config = _INFER[kind](weights, config)
+    config = _sizes(kind, weights, config)
     expected = EXPECTED[kind](config)
     if in_comfyui:
         packed = _packed_layers(stored, kind)
@@ -160,6 +160,20 @@ def check_part(source: Source, kind: str, config=None, in_comfyui: bool = False)
     if not in_comfyui:
         check_scales(weights)
     return Part(kind, weights, config)
+
+
+def _sizes(kind: str, weights: Weights, config: Any) -> Any:
+    """
+    Raises:
+        CheckpointError: sizes that no model has, with the file that they are of.
+    """
+    try:
+        return _INFER[kind](weights, config)
+    except CheckpointError as error:
+        if weights.source in error.found:
+            raise
+        fix = error.fix or "Check its config.json, or download it again"
+        raise CheckpointError(f"{weights.source}: {error.found}", error.needed, fix) from error
 
 
 def _packed_layers(stored: Weights, kind: str) -> set[str]:

@@ -25,14 +25,15 @@ def open_tokenizer(source: str | Path | Weights, max_length: int = 512) -> Token
     """
     if isinstance(source, (str, Path)) and Path(source).is_dir():
         return Tokenizer.from_folder(source, max_length)
-    return Tokenizer.from_proto(embedded_tokenizer(source), max_length)
+    name = source.source if isinstance(source, Weights) else source
+    return Tokenizer.from_proto(embedded_tokenizer(source), max_length, f"the tokenizer in {name}")
 
 
 def check_tokenizer(source: Path | Weights) -> None:
-    """Whether `open_tokenizer` will find one there; nothing of it is read.
+    """Whether `open_tokenizer` will find one there; of a file, only how it begins is read.
 
     Raises:
-        CheckpointError: no tokenizer is there.
+        CheckpointError: no tokenizer is there, or a file that is none.
     """
     if isinstance(source, Path):
         Tokenizer.file_in(source)

@@ -262,7 +262,7 @@ def _starting_weights(options: argparse.Namespace, files: ModelFiles) -> WanDiT:
 
 
 def _write(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
+    from ..checkpoints.write import write_tensors
 
-    save_file({name: value.detach().contiguous().cpu() for name, value in state.items()}, path)
+    write_tensors(state, path)
     print(path)

@@ -8,6 +8,7 @@ from .presets import (
     TRAIN_TIMESTEPS,
     USE_COMFYUI,
     Preset,
+    is_fun_control_21,
     preset_for,
     presets_like,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "Preset",
     "TextConfig",
     "VAEConfig",
+    "is_fun_control_21",
     "preset_for",
     "presets_like",
 ]

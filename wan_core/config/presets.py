@@ -183,7 +183,7 @@ def preset_for(dit: DiTConfig, vae: VAEConfig, two_experts: bool, names: str = "
     if not fits:
         found = f"a transformer with {dit.in_channels} input and {dit.out_channels} output channels"
         found += " and a CLIP image branch" if dit.image_dim else ""
-        found += ", as Fun-Control of Wan2.1 has," if (dit.in_channels, dit.out_channels) == (48, 16) else ""
+        found += " (Fun-Control of Wan2.1)" if is_fun_control_21(dit) else ""
         raise CheckpointError(
             found + (", twice" if two_experts else ""),
             "16 in (text-to-video, VACE, Bernini-R), 36 in (image-to-video), 52 in (Fun-Control, a pair) or 48, 100 or "
@@ -191,6 +191,11 @@ def preset_for(dit: DiTConfig, vae: VAEConfig, two_experts: bool, names: str = "
             USE_COMFYUI,
         )
     return replace(fits[0], dit=dit, vae=vae)
+
+
+def is_fun_control_21(dit: DiTConfig) -> bool:
+    """Whether a transformer has the channels of a model that there is no preset for."""
+    return (dit.in_channels, dit.out_channels) == (48, 16)
 
 
 def presets_like(dit: DiTConfig, two_experts: bool, names: str = "") -> list[Preset]:

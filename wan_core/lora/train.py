@@ -4,9 +4,9 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..checkpoints.write import write_tensors
 from ..dit import WanDiT
 from ..errors import InputError
 from ..flow.noise import uniform
@@ -67,5 +67,5 @@ def lora_state(model: WanDiT) -> dict[str, Tensor]:
 
 
 def save_lora(model: WanDiT, path: str | Path) -> None:
-    """Write the updates of one expert as a safetensors file."""
-    save_file(lora_state(model), path)
+    """Write the updates of one expert as a safetensors file. WriteError: the disk is full, or the system refuses."""
+    write_tensors(lora_state(model), path)

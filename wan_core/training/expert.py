@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..config import DiTConfig
 from ..cpu import make_dit
 from ..dit import WanDiT
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, quoted
 from ..flow import draw_sigmas, flow_loss, interpolate, training_timesteps
 from ..flow.noise import normal, uniform
 from ..validate import real_number
@@ -36,7 +36,7 @@ class NoiseRange:
         real_number("boundary", boundary, 0, 1)
         ranges = {"high": (boundary, 1.0), "low": (0.0, boundary), "all": (0.0, 1.0)}
         if expert not in ranges:
-            raise InputError(f"the expert {expert!r}", "high, low or all")
+            raise InputError(f"the expert {quoted(expert)}", "high, low or all")
         return cls(*ranges[expert], shift)
 
 
