@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support.small_parts import NARROW, VAE, shapes_of
-from wan_core import config as tables
 from wan_core.checkpoints.formats import from_state_dict
 from wan_core.checkpoints.infer import infer_vae
 from wan_core.config import DiTConfig, TextConfig, VAEConfig
+from wan_core.config import sizes as tables
 from wan_core.errors import CheckpointError
 
 WILD = {
