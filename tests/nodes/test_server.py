@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 import urllib.request
 
@@ -292,41 +291,6 @@ def test_cancel_in_either_expert_frees_the_way_for_the_next(server):
         entry = server.wait(prompt)
         assert [kind for kind, _ in entry["status"]["messages"]][-1] == "execution_interrupted"
     server.run(t2v("after-cancel", seed=123))
-
-
-def test_the_queue_client_changes_prompt_and_seed_and_saves_the_clip(server, tmp_path):
-    (tmp_path / "workflow.json").write_text(json.dumps(t2v("client")))
-    command = [
-        sys.executable,
-        PACK / "scripts" / "queue_workflow.py",
-        tmp_path / "workflow.json",
-        "--prompt",
-        "一只猫",
-        "--seed",
-        "77",
-        "--out",
-        tmp_path / "clip.mp4",
-        "--server",
-        server.url.removeprefix("http://"),
-    ]
-    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert (
-        "Wan22MoEKSampler 1/4 (high-noise expert" in run.stdout
-        and "Wan22MoEKSampler 4/4 (low-noise expert" in run.stdout
-    )
-    made_with = json.loads(read_metadata(tmp_path / "clip.mp4")["prompt"])
-    assert made_with["text"]["inputs"]["positive"] == "一只猫" and made_with["sample"]["inputs"]["seed"] == 77
-    assert len(read_video(tmp_path / "clip.mp4")) == 9
-
-
-def test_the_queue_client_repeats_what_the_server_says(server, tmp_path):
-    (tmp_path / "workflow.json").write_text(json.dumps(t2v("client", steps=-4)))
-    command = [sys.executable, str(PACK / "scripts" / "queue_workflow.py"), str(tmp_path / "workflow.json"), "--server"]
-    run = subprocess.run([*command, server.url.removeprefix("http://")], capture_output=True, text=True, timeout=60)
-    assert run.returncode == 1 and "value_smaller_than_min" in run.stderr
-    run = subprocess.run([*command, "127.0.0.1:9"], capture_output=True, text=True, timeout=60)
-    assert run.returncode == 1 and "No ComfyUI answers" in run.stderr
 
 
 def test_tests_of_one_server_share_a_process(server, request):
