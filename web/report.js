@@ -2,13 +2,13 @@
 
 import { app } from "../../scripts/app.js";
 import { addPanel } from "./panel.js";
+import { themed } from "./theme.js";
 import { nodeById } from "./watch.js";
 
 const NAME = "wan22_report";
 const REPORTS = new Set(["Wan22LoraPair", "Wan22Plan"]);
-const [LINE, LETTER, MARGIN] = [15, 6.7, 40]; // pixels: of a line, of a letter, beside the text
+const [LINE, LETTER, MARGIN] = [16, 7.3, 40]; // pixels: of a line, of a letter, beside the text
 const MOST = 14; // lines; the panel scrolls
-const COLOURS = { text: "#cfcfcf", warning: "#ff7b6b" };
 
 /** Show the text of an `executed` event in a node; nothing where there is none. */
 function showReport(node, output) {
@@ -16,18 +16,16 @@ function showReport(node, output) {
   let panel = node.widgets?.find((widget) => widget.name === NAME);
   if (!panel && !lines.length) return;
   if (!panel) {
-    const element = document.createElement("div");
-    element.className = "wan22-report";
-    const box = "overflow:auto;width:100%;height:100%;box-sizing:border-box;padding:4px 6px;user-select:text";
-    element.style.cssText = `${box};font:11px/${LINE}px monospace`;
+    const element = themed("wan22-report");
+    element.style.cssText = `overflow:auto;padding:4px 6px;user-select:text;font:12px/${LINE}px monospace`;
     panel = addPanel(node, NAME, element, () => height(node, panel?.lines));
   }
   panel.lines = lines;
   panel.element.replaceChildren(
     ...lines.map((line) => {
       const element = document.createElement("div");
-      const colour = line.startsWith("Warning") ? COLOURS.warning : COLOURS.text;
-      element.style.cssText = `white-space:pre-wrap;overflow-wrap:anywhere;color:${colour}`;
+      element.style.cssText = "white-space:pre-wrap;overflow-wrap:anywhere";
+      if (line.startsWith("Warning")) element.className = "wan22-warning";
       element.textContent = line;
       return element;
     }),

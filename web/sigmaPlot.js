@@ -3,19 +3,21 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { checkedClip, ClipPreview } from "./clipPreview.js";
 import { addPanel, keepMounted } from "./panel.js";
 import { hasRun, runOf } from "./runInputs.js";
 import { plan, timesteps } from "./schedule.js";
 import { SigmaDrawing } from "./sigmaDrawing.js";
+import { themed } from "./theme.js";
 import { isReplaced, linked, nodeById, watchNode, widget } from "./watch.js";
 
 const SHOW = "Wan22.Plot.Show";
 const CLIP = "Wan22.Preview.Clip";
 const NAME = "wan22_sigma_plot";
-const HEIGHT = 190; // pixels
+const HEIGHT = 190; // pixels, of the plot alone
+const BESIDE = 30; // pixels of a node beside its panel
 const UNDO = 250; // milliseconds after the last move of the boundary, which is one entry for undo
 const MOST_STEPS = 10000;
-const PICTURE = /^data:image\/jpeg;base64,[A-Za-z0-9+/=]+$/;
 
 const plots = new WeakMap(); // node → its plot
 const setting = (id) => app.extensionManager.setting.get(id);
@@ -26,9 +28,23 @@ class SigmaPlot {
     this.live = null; // what the server has told of the run that the node started last
     this.known = null; // what is drawn
     this.saving = null;
-    this.drawing = new SigmaDrawing((boundary) => this.setBoundary(boundary));
-    addPanel(node, NAME, this.drawing.element, () => HEIGHT);
+    this.drawing = new SigmaDrawing(HEIGHT, (boundary) => this.setBoundary(boundary));
+    this.clip = new ClipPreview(() => this.#grow());
+    this.element = themed("wan22-plot");
+    this.element.append(this.drawing.element, this.clip.element);
+    addPanel(node, NAME, this.element, () => this.#height());
     watchNode(node, () => this.refresh());
+  }
+
+  #height() {
+    return HEIGHT + Math.round(this.clip.aspect * (this.node.size[0] - BESIDE));
+  }
+
+  /** Make room for the clip in the node. */
+  #grow() {
+    this.element.style.minHeight = `${this.#height()}px`;
+    this.node.setSize([this.node.size[0], Math.max(this.node.size[1], this.node.computeSize()[1])]);
+    this.node.setDirtyCanvas(true, true);
   }
 
   setBoundary(boundary) {
@@ -44,14 +60,14 @@ class SigmaPlot {
 
   refresh() {
     if (!this.node.graph || isReplaced(this.node)) return;
-    keepMounted(this.node, NAME, this.drawing.element);
+    keepMounted(this.node, NAME, this.element);
     const run = runOf(this.node);
     const shown = setting(SHOW) !== false;
     const editable = !linked(this.node, "boundary");
     const known = JSON.stringify([run, this.live, editable, shown]);
     if (known === this.known) return;
     this.known = known;
-    this.drawing.element.style.visibility = shown ? "visible" : "hidden";
+    this.element.style.visibility = shown ? "visible" : "hidden";
     this.drawing.draw({
       ...this.#steps(run),
       boundary: run.boundary,
@@ -81,11 +97,12 @@ class SigmaPlot {
     if (isSigmas(sigmas) && isPlan(experts, sigmas)) {
       const { key, boundary } = runOf(this.node);
       this.live = { sigmas, experts, key, boundary, step: 0 };
-      this.drawing.show(null);
+      this.clip.show(null);
     } else if (!this.live) return;
     else if (isStep(step, this.live.sigmas) && (expert === "high" || expert === "low")) {
       this.live = { ...this.live, step, expert };
-      if (setting(CLIP) !== false && typeof clip === "string" && PICTURE.test(clip)) this.drawing.show(clip);
+      const picture = setting(CLIP) === false ? null : checkedClip(clip);
+      if (picture) this.clip.show(picture);
     } else if (seconds && typeof seconds === "object") {
       const each = ["high", "low"].filter((name) => Number.isFinite(seconds[name])).map((name) => [name, seconds[name]]);
       this.live = { ...this.live, seconds: Object.fromEntries(each) };

@@ -114,11 +114,26 @@ def test_a_run_is_seen_live_and_its_clip_in_the_node(plot, server):
     high, low = {"en": ("layout and motion", "texture and detail"), "zh": ("构图与运动", "纹理与细节")}[plot.language]
     assert 0 < words.index(high) < words.index(low) and any(mark for _, mark in seen)
     assert seen[-1][0].count(" s") == 2  # seconds of each expert
-    strip = plot.page.evaluate("""() => { const image = document.querySelector('.wan22-plot img');
-        return [image.hidden, image.naturalWidth, image.naturalHeight] }""")
-    assert strip == [False, 480, 64]
+    clip = plot.page.locator(".wan22-clip")
+    assert clip.evaluate("clip => [clip.width, clip.height]") == [12, 8]  # a pixel a latent, shown as wide as the node
+    assert clip.bounding_box()["width"] > 0.85 * plot.page.locator(".wan22-plot").bounding_box()["width"]
+    assert _pictures(plot, 1500) > 2, "the clip does not move after the end"
+    clip.click()
+    plot.page.wait_for_timeout(100)
+    assert _pictures(plot, 1500) == 1, "a click does not pause it"
     PICTURES.mkdir(parents=True, exist_ok=True)
     plot.picture(PICTURES / f"run-{plot.name}.jpg")
+
+
+def _pictures(canvas, milliseconds):
+    """How many pictures the clip preview shows in some time."""
+    return canvas.page.evaluate(
+        """async milliseconds => { const clip = document.querySelector('.wan22-clip'), seen = new Set();
+            for (const end = Date.now() + milliseconds; Date.now() < end;) {
+                seen.add(clip.toDataURL()); await new Promise(done => setTimeout(done, 50)) }
+            return seen.size }""",
+        milliseconds,
+    )
 
 
 def test_the_schedule_of_a_guider_comes_through_its_sigmas_link(page):
@@ -181,8 +196,18 @@ HOSTILE = [
     "{node: ID, step: 1e9, expert: 'high'}",
     "{node: ID, step: 1, expert: '<b>'}",
     "{node: ID, sigmas: [1, 0.5, 0], plan: ['high', 'low']}",
-    "{node: ID, step: 1, expert: 'high', clip: 'javascript:alert(1)'}",
-    "{node: ID, step: 1, expert: 'high', clip: 'data:image/svg+xml;base64,AAAA'}",
+    "{node: ID, step: 1, expert: 'high', clip: 'data:image/jpeg;base64,AAAA'}",
+    *(
+        f"{{node: ID, step: 1, expert: 'high', clip: {{{clip}}}}}"
+        for clip in (
+            "picture: 'javascript:alert(1)', frames: 1, columns: 1, fps: 4",
+            "picture: 'data:image/svg+xml;base64,AAAA', frames: 1, columns: 1, fps: 4",
+            "picture: 'data:image/jpeg;base64,AAAA', frames: 1, columns: 1, fps: 4",
+            "picture: 'data:image/jpeg;base64,AAAA', frames: 1e9, columns: 1, fps: 4",
+            "picture: 'data:image/jpeg;base64,AAAA', frames: 1, columns: 0, fps: 4",
+            "picture: 'data:image/jpeg;base64,AAAA', frames: 1, columns: 1, fps: Infinity",
+        )
+    ),
     "{node: ID, seconds: {high: '<b>', low: Infinity}}",
 ]
 
@@ -192,8 +217,77 @@ def test_hostile_events_are_inert(plot):
         tell(plot, event)
     plot.page.wait_for_timeout(600)
     assert plot.page.evaluate(
-        "document.querySelector('.wan22-plot img').hidden && !document.querySelector('.wan22-plot b')"
+        "document.querySelector('.wan22-clip').hidden && !document.querySelector('.wan22-plot b')"
     )
     put(plot, "steps", 20)
     put(plot, "shift", 8)
     shows(plot, 11, 9)
+
+
+PALETTES = ("dark", "light", "solarized", "arc", "nord", "github")
+CONTRASTS = """() => {
+  const luminance = colour => colour.match(/[\\d.]+/g).slice(0, 3).map(value => value / 255)
+    .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
+  const contrast = (...colours) => {
+    const [dark, light] = colours.map(luminance).sort((a, b) => a - b);
+    return (light + 0.05) / (dark + 0.05);
+  };
+  const text = [], lines = [];
+  for (const panel of document.querySelectorAll('.wan22-panel')) {
+    const ground = getComputedStyle(panel).backgroundColor;
+    for (const element of panel.querySelectorAll('text, div')) {
+      const { fill, color } = getComputedStyle(element);
+      if (element.textContent) text.push(contrast(element.tagName === 'text' ? fill : color, ground));
+    }
+    for (const element of panel.querySelectorAll('line, path, circle')) {
+      const { stroke, fill } = getComputedStyle(element);
+      lines.push(contrast(stroke === 'none' ? fill : stroke, ground));
+    }
+  }
+  return [Math.min(...text), Math.min(...lines), text.length, lines.length];
+}"""
+REPORT = """async () => {
+  const node = LiteGraph.createNode('Wan22Plan'); app.graph.add(node); node.pos = [0, 900];
+  node.onExecuted({text: ['Plan', 'Warning: something is off']});
+}"""
+
+
+def test_every_palette_keeps_words_and_lines_readable(canvas):
+    """WCAG 2.2: 4.5 for text, 3 for what is drawn."""
+    canvas.load(Comfy__VueNodes__Enabled=False, Comfy__Locale="en")
+    canvas.open(T2V)
+    canvas.page.evaluate(REPORT)
+    canvas.page.wait_for_function("document.querySelectorAll('.wan22-plot').length === 2")
+    tell(canvas, "{node: ID, sigmas: [1, 0.9, 0.8, 0], plan: ['high', 'high', 'low']}")
+    tell(canvas, "{node: ID, step: 1, expert: 'high'}")
+    canvas.page.evaluate(f"{SAMPLER}.widgets.find(w => w.name === 'boundary').value = 0")
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    try:
+        for palette in PALETTES:
+            canvas.page.evaluate(
+                "async name => { await app.extensionManager.setting.set('Comfy.ColorPalette', name) }", palette
+            )
+            canvas.page.wait_for_timeout(400)
+            text, line, texts, lines = canvas.page.evaluate(CONTRASTS)
+            assert texts > 10 and lines > 20
+            assert text >= 4.5 and line >= 3, f"{palette}: text {text:.2f}, lines {line:.2f}"
+            canvas.picture(PICTURES / f"palette-{palette}.jpg")
+    finally:
+        canvas.page.evaluate("async () => { await app.extensionManager.setting.set('Comfy.ColorPalette', 'dark') }")
+
+
+def test_words_are_as_large_as_those_of_the_widgets(canvas):
+    """Whatever the width of the node."""
+    canvas.load(Comfy__VueNodes__Enabled=False, Comfy__Locale="en")
+    canvas.open(T2V)
+    canvas.page.evaluate("() => { app.canvas.ds.scale = 1 }")
+    for width in (320, 900):
+        canvas.page.evaluate(f"width => {{ {SAMPLER}.setSize([width, {SAMPLER}.size[1]]) }}", width)
+        canvas.page.wait_for_timeout(400)
+        heights = canvas.page.evaluate(
+            "() => [...document.querySelectorAll('.wan22-plot text')].map(text => text.getBoundingClientRect().height)"
+        )
+        assert heights and all(11 <= height <= 18 for height in heights)
+        axes, plot = (canvas.page.locator(name).bounding_box() for name in (".wan22-plot path", ".wan22-plot"))
+        assert axes["width"] > plot["width"] - 60
