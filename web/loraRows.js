@@ -1,7 +1,7 @@
 // The LoRA node shows the rows that are in use and an empty one. The inputs are all there; the others are hidden.
 
 import { app } from "../../scripts/app.js";
-import { NONE, rowsShown, siblingOf, strengthsFor } from "./loraNames.js";
+import { NONE, rowsShown, siblingOf, strengthsFor } from "./expertNames.js";
 import { isReplaced, linked, watchNode, widget } from "./watch.js";
 
 /** The rows of one node. */

@@ -83,6 +83,38 @@ def test_the_boundary_is_dragged_moved_by_key_and_undone(plot):
     shows(plot, 26, 14)
 
 
+def test_choosing_a_high_noise_file_chooses_its_low_noise_file(page):
+    """By hand; what was chosen by hand for the low-noise slot stays until another high-noise file is chosen."""
+    page.open(T2V)
+    chosen = page.page.evaluate("""async () => {
+        const node = app.graph.nodes.find(node => node.comfyClass === 'Wan22ExpertLoader');
+        const [high, low] = node.widgets, seen = [];
+        const choose = (widget, value) => { widget.value = value; widget.callback?.(value); seen.push(low.value) };
+        choose(high, 'wan2.2_i2v_high_noise_14B_fp16.safetensors');
+        choose(low, 'none');
+        await new Promise(done => setTimeout(done, 600));
+        seen.push(low.value);
+        choose(high, 'wan2.2_ti2v_5B_fp16.safetensors');
+        choose(high, 'wan2.2_t2v_high_noise_14B_fp16.safetensors');
+        choose(low, 'wan2.2_i2v_low_noise_14B_fp16.safetensors');
+        const graph = app.graph.serialize();
+        await app.loadGraphData(graph);
+        seen.push(app.graph.nodes.find(node => node.comfyClass === 'Wan22ExpertLoader').widgets[1].value);
+        const made = LiteGraph.createNode('Wan22ExpertLoader');
+        return [...seen, made.widgets[0].value, made.widgets[1].value] }""")
+    i2v, t2v = (f"wan2.2_{task}_low_noise_14B_fp16.safetensors" for task in ("i2v", "t2v"))
+    assert chosen[:-2] == [i2v, "none", "none", "none", t2v, i2v, i2v]
+    assert chosen[-1] == chosen[-2].replace("high", "low") or chosen[-1] == "none" != "high" in chosen[-2]
+
+
+def test_a_pair_of_which_only_one_is_loaded_is_drawn_as_one_model(plot):
+    plot.page.evaluate("""() => { app.graph.nodes.find(node => node.comfyClass === 'Wan22ExpertLoader')
+        .widgets[1].value = 'none' }""")
+    plot.page.wait_for_function("!document.querySelector('.wan22-boundary')", timeout=5000)
+    words = plot.page.locator(".wan22-words").first.text_content()
+    assert words == {"en": "40 steps", "zh": "40 步"}[plot.language]
+
+
 def test_it_follows_the_inputs_and_warns(plot):
     put(plot, "shift", 5)
     put(plot, "boundary", 0.9)
