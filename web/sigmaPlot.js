@@ -4,7 +4,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { checkedClip, ClipPreview } from "./clipPreview.js";
-import { addPanel, keepMounted } from "./panel.js";
+import { addPanel, keepMounted, makeRoom, showWidget } from "./panel.js";
 import { hasRun, runOf } from "./runInputs.js";
 import { plan, timesteps } from "./schedule.js";
 import { SigmaDrawing } from "./sigmaDrawing.js";
@@ -32,7 +32,7 @@ class SigmaPlot {
     this.clip = new ClipPreview(() => this.#grow());
     this.element = themed("wan22-plot");
     this.element.append(this.drawing.element, this.clip.element);
-    addPanel(node, NAME, this.element, () => this.#height());
+    this.panel = addPanel(node, NAME, this.element, () => this.#height());
     watchNode(node, () => this.refresh());
   }
 
@@ -67,7 +67,12 @@ class SigmaPlot {
     const known = JSON.stringify([run, this.live, editable, shown]);
     if (known === this.known) return;
     this.known = known;
-    this.element.style.visibility = shown ? "visible" : "hidden";
+    if (showWidget(this.panel, shown)) makeRoom(this.node);
+    // What belongs to the second model looks unused where there is none.
+    for (const name of ["boundary", "cfg_low"]) {
+      const input = widget(this.node, name);
+      if (input) input.disabled = run.boundary === null;
+    }
     this.drawing.draw({
       ...this.#steps(run),
       boundary: run.boundary,

@@ -113,6 +113,24 @@ def test_a_pair_of_which_only_one_is_loaded_is_drawn_as_one_model(plot):
     plot.page.wait_for_function("!document.querySelector('.wan22-boundary')", timeout=5000)
     words = plot.page.locator(".wan22-words").first.text_content()
     assert words == {"en": "40 steps", "zh": "40 步"}[plot.language]
+    unused = f"{SAMPLER}.widgets.filter(widget => widget.disabled).map(widget => widget.name)"
+    assert plot.page.evaluate(unused) == ["cfg_low", "boundary"]
+    plot.open(T2V)
+    plot.page.wait_for_function(f"{unused}.length === 0", timeout=5000)
+
+
+def test_a_hidden_plot_leaves_no_hole(plot):
+    height = f"{SAMPLER}.computeSize()[1]"
+    before = plot.page.evaluate(height)
+    show = "async shown => { await app.extensionManager.setting.set('Wan22.Plot.Show', shown) }"
+    try:
+        plot.page.evaluate(show, False)
+        plot.page.wait_for_function(f"before => {height} < before - 150", arg=before, timeout=5000)
+        assert not plot.page.locator(".wan22-plot").is_visible()
+    finally:
+        plot.page.evaluate(show, True)
+    plot.page.wait_for_function(f"before => {height} === before", arg=before, timeout=5000)
+    plot.page.wait_for_selector(".wan22-boundary", timeout=5000)
 
 
 def test_it_follows_the_inputs_and_warns(plot):
