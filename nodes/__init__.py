@@ -1,10 +1,26 @@
 """The nodes, one file per stage of a graph."""
 
-from comfy_api.latest import ComfyExtension
+from comfy_api.latest import ComfyExtension, io
 
 from . import conditioning, decode, load, lora, sample, text
 
 
 class Extension(ComfyExtension):
     async def get_node_list(self):
-        return [*load.NODES, *lora.NODES, *text.NODES, *conditioning.NODES, *sample.NODES, *decode.NODES]
+        stages = (load, lora, text, conditioning, sample, decode)
+        return [checked(node) for stage in stages for node in stage.NODES]
+
+
+def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """The node, which looks at what its sockets were given before it runs."""
+
+    class Checked(node):
+        @classmethod
+        def execute(cls, **inputs) -> io.NodeOutput:
+            from .host.sockets import check_sockets
+
+            sockets = (entry for entry in cls.SCHEMA.inputs if not isinstance(entry, io.WidgetInput))
+            check_sockets(sockets, inputs)
+            return super().execute(**inputs)
+
+    return Checked

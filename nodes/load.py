@@ -11,10 +11,14 @@ SHARD = re.compile(r"(.+)[/\\][^/\\]+-\d{5}-of-\d{5}\.safetensors")
 
 
 def choices(category: str) -> list[str]:
-    """Files of a models folder; of diffusion_models also the folders that hold shards, in place of the shards."""
+    """Files of a models folder; of diffusion_models also the folders that hold shards, in place of the shards.
+
+    Not those that begin with a dot, such as the ._x that macOS puts beside each x.
+    """
     files = folder_paths.get_filename_list(category)
     if category in ("diffusion_models", "text_encoders"):
         files = sorted({*files, *_gguf_files(category)})
+    files = [file for file in files if not Path(file).name.startswith(".")]
     if category != "diffusion_models":
         return files
     shards = {file: match[1] for file in files if (match := SHARD.fullmatch(file))}

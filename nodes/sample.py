@@ -56,10 +56,25 @@ def grid_input():
     )
 
 
+def shift_input(lowest: float = 0.01, more: str = ""):
+    return io.Float.Input(
+        "shift",
+        default=12.0,
+        min=lowest,
+        max=100.0,
+        step=0.1,
+        round=0.01,
+        tooltip=(
+            "Higher gives the high-noise expert more steps. Official: 12 text-to-video and VACE, "
+            f"5 image-to-video, 5B and Fun-Control, 3 Bernini-R.{more}"
+        ),
+    )
+
+
 def number_inputs(*names: str) -> list:
-    """The inputs of a run that have these names, or all of them."""
+    """The inputs of a run that have these names."""
     inputs = {entry.id: entry for entry in (*_expert_inputs(), *_schedule_inputs())}
-    return [inputs[name] for name in names or inputs]
+    return [inputs[name] for name in names]
 
 
 def _expert_inputs() -> list:
@@ -95,18 +110,7 @@ def _expert_inputs() -> list:
 
 def _schedule_inputs() -> list:
     return [
-        io.Float.Input(
-            "shift",
-            default=12.0,
-            min=0.01,
-            max=100.0,
-            step=0.1,
-            round=0.01,
-            tooltip=(
-                "Moves steps toward high noise; higher gives the high-noise expert more steps. "
-                "Official: 12 text-to-video, 5 image-to-video and 5B, 16 VACE."
-            ),
-        ),
+        shift_input(),
         io.Combo.Input(
             "solver",
             options=solvers(),
@@ -227,7 +231,9 @@ class Wan22MoEKSampler(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="The same noise as the native samplers draw for this seed.",
                 ),
-                *number_inputs(),
+                *number_inputs("steps", "cfg_high", "cfg_low", "boundary"),
+                shift_input(0.0, " 0: the shift of the MODEL, as ModelSamplingSD3 sets it."),
+                *number_inputs("solver", "schedule", "denoise"),
                 io.Int.Input(
                     "start_at_step",
                     default=0,
@@ -285,7 +291,7 @@ class Wan22MoEKSampler(io.ComfyNode):
         from .host.sampling import make_guider, make_sampler, make_sigmas, sample
 
         node_id = cls.hidden.unique_id
-        guider = make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary, node_id)
+        guider = make_guider(high_noise, low_noise, positive, negative, cfg_high, cfg_low, boundary, node_id, shift)
         sigmas = make_sigmas(high_noise, steps, shift, solver, schedule, denoise)
         sigmas = sigmas[start_at_step : max(start_at_step, end_at_step) + 1]
         return io.NodeOutput(sample(guider, make_sampler(solver), sigmas, latent_image, seed, add_noise))

@@ -52,7 +52,7 @@ def server_command(comfyui: Path, base: Path, port: int) -> list[str]:
 
 
 def write_models(models: Path) -> None:
-    """The demo model as T2V and I2V, random weights as 5B and VACE, and a random LoRA pair."""
+    """The demo model as T2V and I2V, random weights as the other families, and a random LoRA pair."""
     from scripts.demo_model.comfyui import FILES, write_comfyui_models, write_tiny_loras
     from scripts.demo_model.text import CONFIG
     from wan_core.demo.release import TASKS, demo_model
@@ -67,13 +67,20 @@ def write_models(models: Path) -> None:
                 write_tiny_loras(models, source)
 
 
-def write_picture(path: Path) -> None:
-    """The picture that the shipped workflows start from; ComfyUI brings one of this name itself."""
+def write_inputs(folder: Path) -> None:
+    """The picture and the clip that the shipped workflows start from; ComfyUI brings a picture of this name itself."""
+    import numpy as np
     from PIL import Image, ImageDraw
 
-    picture = Image.new("RGB", (832, 480), (40, 60, 90))
-    ImageDraw.Draw(picture).ellipse((120, 140, 320, 340), fill=(220, 60, 50))
-    picture.save(path)
+    from wan_core.media.mp4 import write_mp4
+
+    frames = []
+    for left in range(120, 444, 4):
+        frame = Image.new("RGB", (832, 480), (40, 60, 90))
+        ImageDraw.Draw(frame).ellipse((left, 140, left + 200, 340), fill=(220, 60, 50))
+        frames.append(frame)
+    frames[0].save(folder / "example.png")
+    write_mp4(iter([np.stack(frames)]), folder / "example.mp4", fps=16)
 
 
 def main() -> None:
@@ -92,7 +99,7 @@ def main() -> None:
     prepare(base)
     if not (base / "models" / "loras").is_dir():
         write_models(base / "models")
-    write_picture(base / "input" / "example.png")
+    write_inputs(base / "input")
     install_requirements(comfyui)
     probe = [python_of(comfyui), "-c", "import torch; exit(not torch.cuda.is_available())"]
     gpu = subprocess.run(probe).returncode == 0

@@ -6,7 +6,7 @@ from wan_core.testing import write_tiny_model
 # Fixture → the mark of every test that uses it.
 MARKS = {"comfyui": pytest.mark.comfyui, "canvas": pytest.mark.browser}
 # Fixture → its tests run in one process, one after the other: what it starts is started once. The longest come first.
-GROUPS = ("canvas", "server", "measured")
+GROUPS = ("canvas", "server", "measured", "measured_families")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

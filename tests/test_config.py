@@ -13,9 +13,10 @@ from wan_core.errors import CheckpointError
 def test_every_preset_is_recognised_from_its_sizes(name, dim):
     preset = PRESETS[name]
     dit = preset.dit if dim is None else replace(preset.dit, dim=dim, heads=1)
-    found = preset_for(dit, preset.vae, preset.two_experts)
+    found = preset_for(dit, preset.vae, preset.two_experts, preset.mark)
     assert (found.dit, found.vae) == (dit, preset.vae)
-    assert found.name == (name.replace("1.3b", "14b") if dim else name), "only the width tells 1.3B from 14B"
+    larger = name.replace("1.3b", "14b")
+    assert found.name == (larger if dim and larger in PRESETS else name), "only the width tells 1.3B from 14B"
     assert found.shift == preset.shift and found.boundary == preset.boundary
 
 
@@ -29,7 +30,8 @@ def test_one_expert_of_the_image_to_video_pair_has_no_boundary():
     [
         ((20, 16), False, "20 input and 16 output channels. Needed"),
         ((48, 48), True, "48 input and 48 output channels, twice"),
-        ((100, 48), False, "100 input and 48 output"),
+        ((99, 48), False, "99 input and 48 output"),
+        ((48, 16), False, "48 input and 16 output channels, as Fun-Control of Wan2.1.*Load Diffusion Model"),
     ],
 )
 def test_channels_that_no_model_has(channels, two, message):

@@ -13,9 +13,19 @@ ROOT = Path(wan_core.__file__).parent
 # Layers, lowest first: a package imports what lies in layers below its own, and itself.
 LAYERS = (
     {"errors"},
+    {"fields"},
     {"config", "validate"},
     {"shapes", "devices", "ops", "attention", "fused"},
-    {"text", "dit", "vae", "flow", "media", "memory", "video"},  # no imports between these, but `video` names `media`
+    {
+        "text",
+        "vision",
+        "dit",
+        "vae",
+        "flow",
+        "media",
+        "memory",
+        "video",
+    },  # no imports between these, but `video` names `media`
     {"cpu", "conditioning"},
     {"checkpoints"},
     {"lora", "parallel", "testing"},

@@ -1,12 +1,13 @@
 """Command line: the table of commands, and exit codes for errors."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from .commands import BAD_INPUT, BAD_MODEL, FAILED, INTERRUPTED, OK, Command, demo, generate, inspect, plan, train
-from .errors import CheckpointError, InputError, WanError
+from .commands.printing import printing
+from .errors import CheckpointError, InputError, WanError, one_line
 
 COMMANDS: tuple[Command, ...] = (generate, inspect, plan, demo, train)
 CODES = ((CheckpointError, BAD_MODEL), (InputError, BAD_INPUT), (WanError, FAILED))  # the first that fits
@@ -24,27 +25,39 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that cannot print Chinese must not end the run
-    options = _parser().parse_args(arguments)
-    try:
-        code = options.command.run(options)
-        sys.stdout.flush()
-        return code
-    except WanError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return next(code for kind, code in CODES if isinstance(error, kind))
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of the output has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+    with printing() as output:
+        options = _parser().parse_args(arguments)
+        try:
+            code = _run(options)
+            output.flush()
+            if code == OK and output.failure is not None:
+                raise output.failure
+            return code
+        except WanError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return next(code for kind, code in CODES if isinstance(error, kind))
+        except OSError as error:  # a full disk, say, where no error of our own tells of it
+            print(f"error: {one_line(f'{error.filename}: {error.strerror}')}.", file=sys.stderr)
+            return FAILED
+        except KeyboardInterrupt:
+            print("\nInterrupted.", file=sys.stderr)
+            return INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .memory import typed_oom  # which loads torch
+
+    with typed_oom():
+        return options.command.run(options)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m wan_core",
         description="Generate video with Wan2.2 models. Start with `demo`: it needs no download and no GPU.",
         epilog=_EPILOG,

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from .errors import CheckpointError
+from .errors import CheckpointError, quoted
+from .fields import check_values, head_size, mapping, stated_values
 
 TRAIN_TIMESTEPS = 1000  # Wan2.2 wan/configs/shared_config.py: num_train_timesteps
 # The default first; flow/solvers.py holds them, flow/schedule.py their grids.
@@ -16,25 +17,9 @@ NEGATIVE_PROMPT = (
     "残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，"
     "三条腿，背景人很多，倒着走"
 )
-
-
-def _check_numbers(config, *names: str) -> None:
-    """Refuse sizes that are no positive whole numbers, and an epsilon that is no positive number."""
-    for name in names:
-        value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**20:
-            raise CheckpointError(f"a model config with {name} = {value!r}", "a positive whole number")
-    if not isinstance(config.eps, (int, float)) or not 0 < config.eps < 1:
-        raise CheckpointError(f"a model config with eps = {config.eps!r}", "a small positive number")
-
-
-def _renamed(config: Mapping, names: Mapping[str, str]) -> dict:
-    """The entries of `config` that `names` maps, under our names."""
-    if not isinstance(config, Mapping):
-        raise CheckpointError(
-            f"a model config that is a {type(config).__name__}", "a dataclass of wan_core.config, or a dict"
-        )
-    return {ours: config[theirs] for theirs, ours in names.items() if config.get(theirs) is not None}
+# Wan2.1 wan/configs/wan_i2v_14B.py, and its copy for first and last frames
+_NEGATIVE_PROMPT_I2V = "镜头晃动，" + NEGATIVE_PROMPT
+_NEGATIVE_PROMPT_FLF2V = "镜头切换，" + _NEGATIVE_PROMPT_I2V
 
 
 @dataclass(frozen=True)
@@ -45,7 +30,7 @@ class DiTConfig:
     ffn_dim: int = 13824
     heads: int = 40
     layers: int = 40
-    in_channels: int = 16  # 36 for image-to-video: noise 16 + mask 4 + image 16
+    in_channels: int = 16  # image-to-video 36: noise 16 + mask 4 + image 16; Fun-Control 52: 16 more of the control
     out_channels: int = 16
     text_dim: int = 4096
     text_len: int = 512
@@ -54,15 +39,22 @@ class DiTConfig:
     eps: float = 1e-6
     vace_layers: tuple[int, ...] = ()  # main blocks that receive a VACE residual; empty: no VACE branch
     vace_channels: int = 96  # inactive 16 + reactive 16 + mask 64
+    image_dim: int = 0  # width of CLIP's image tokens, 1280 in Wan2.1's image-to-video models; 0: no image branch
+    image_positions: int = 0  # image tokens that have a learned position, 514 in FLF2V; 0: no positions
+    reference_channels: int = 0  # latent channels of Fun-Control's reference image; 0: takes none
 
     def __post_init__(self):
-        _check_numbers(
-            self, "dim", "ffn_dim", "heads", "layers", "in_channels", "out_channels", "text_dim", "text_len", "freq_dim"
-        )
-        if self.patch != (1, 2, 2) or not all(isinstance(n, int) and 0 <= n < self.layers for n in self.vace_layers):
+        check_values(type(self), vars(self))
+        if self.vace_layers and self.vace_layers[-1] >= self.layers:
             raise CheckpointError(
-                f"a model config with patch {self.patch} and vace_layers {self.vace_layers}",
-                "patch (1, 2, 2), layers that exist",
+                f"a model config with {self.layers} layers and vace_layers {quoted(self.vace_layers)}",
+                "layers that exist",
+            )
+        branches = {name: getattr(self, name) for name in ("image_dim", "image_positions", "reference_channels")}
+        if (self.vace_layers and any(branches.values())) or (self.image_positions and not self.image_dim):
+            raise CheckpointError(
+                f"a model config with vace_layers {self.vace_layers} and {branches}",
+                "a VACE branch, or an image branch with or without positions, or a reference",
             )
         if self.dim % self.heads or (self.dim // self.heads) % 2:
             raise CheckpointError(
@@ -91,19 +83,9 @@ class DiTConfig:
     @staticmethod
     def values(config: Mapping) -> dict:
         """The numbers that a config in either form states, under our names."""
-        diffusers = isinstance(config, Mapping) and "num_attention_heads" in config
-        values = _renamed(config, _DIT_DIFFUSERS if diffusers else _DIT_OFFICIAL)
-        try:
-            if "attention_head_dim" in config and "heads" in values:
-                values["dim"] = values["heads"] * config["attention_head_dim"]
-            for name in ("patch", "vace_layers"):
-                if name in values:
-                    values[name] = tuple(values[name])
-        except TypeError as error:
-            raise CheckpointError(
-                "a model config whose numbers make no sense", fix="Download config.json again"
-            ) from error
-        return values
+        names = _DIT_DIFFUSERS if "num_attention_heads" in mapping(config) else _DIT_OFFICIAL
+        values, size = stated_values(DiTConfig, config, names), head_size(config, "attention_head_dim")
+        return values | ({"dim": values["heads"] * size} if size is not None and "heads" in values else {})
 
 
 _DIT_OFFICIAL = {
@@ -133,6 +115,8 @@ _DIT_DIFFUSERS = {
     "eps": "eps",
     "vace_layers": "vace_layers",
     "vace_in_channels": "vace_channels",
+    "image_dim": "image_dim",
+    "pos_embed_seq_len": "image_positions",
 }
 
 
@@ -151,7 +135,7 @@ class TextConfig:
     eps: float = 1e-6
 
     def __post_init__(self):
-        _check_numbers(self, "dim", "dim_attn", "ffn_dim", "heads", "layers", "vocab", "buckets", "max_distance")
+        check_values(type(self), vars(self))
         if self.dim_attn % self.heads:
             raise CheckpointError(
                 f"a text encoder with {self.heads} heads of {self.dim_attn} values", "a width that divides"
@@ -168,12 +152,11 @@ class TextConfig:
     @staticmethod
     def values(config: Mapping) -> dict:
         """The numbers that a config in either form states, under our names."""
-        values = _renamed(config, _TEXT_HF if isinstance(config, Mapping) and "d_model" in config else _TEXT_OFFICIAL)
+        names = _TEXT_HF if "d_model" in mapping(config) else _TEXT_OFFICIAL
+        values, size = stated_values(TextConfig, config, names), head_size(config, "d_kv")
         if config.get("shared_pos"):
             raise CheckpointError("a T5 encoder with one shared position table", "umT5: a table in every layer")
-        if isinstance(config.get("d_kv"), int) and isinstance(values.get("heads"), int):
-            values["dim_attn"] = config["d_kv"] * values["heads"]
-        return values
+        return values | ({"dim_attn": values["heads"] * size} if size is not None and "heads" in values else {})
 
 
 _TEXT_OFFICIAL = {
@@ -197,6 +180,33 @@ _TEXT_HF = {
     "relative_attention_max_distance": "max_distance",
     "layer_norm_epsilon": "eps",
 }
+
+
+@dataclass(frozen=True)
+class ImageEncoderConfig:
+    """CLIP vision encoder. Defaults: ViT-H/14. Source: Wan2.1 wan/modules/clip.py clip_xlm_roberta_vit_h_14."""
+
+    dim: int = 1280
+    ffn_dim: int = 5120
+    heads: int = 16
+    layers: int = 31  # that are run: the last of the 32 in the file is not
+    patch: int = 14
+    image_size: int = 224
+    eps: float = 1e-5
+
+    def __post_init__(self):
+        check_values(type(self), vars(self))
+        if self.dim % self.heads or self.image_size % self.patch:
+            raise CheckpointError(
+                f"a vision encoder of width {self.dim} with {self.heads} heads, and patches of {self.patch} in images "
+                f"of {self.image_size} pixels",
+                "sizes that divide",
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an image: one for each patch, and one for the class."""
+        return (self.image_size // self.patch) ** 2 + 1
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -244,6 +254,15 @@ class VAEConfig:
     multipliers: ClassVar[tuple[int, ...]] = (1, 2, 4, 4)  # width of each stage, in units of dim
     temporal_down: ClassVar[tuple[bool, ...]] = (False, True, True)  # encoder resamplings that also halve time
 
+    def __post_init__(self):
+        check_values(type(self), vars(self))
+        if self.version not in ("2.1", "2.2") or not len(self.mean) == len(self.std) == self.z_channels:
+            raise CheckpointError(
+                f"a VAE config of version {quoted(self.version)} with {self.z_channels} channels, "
+                f"{len(self.mean)} means and {len(self.std)} deviations",
+                "version 2.1 or 2.2, and one of each for every channel",
+            )
+
     @property
     def pixel_fold(self) -> int:
         """Side of the pixel square folded into channels before the first convolution."""
@@ -261,10 +280,13 @@ class VAEConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """Everything that a generation needs when the caller says nothing. Source: Wan2.2 wan/configs/wan_*.py."""
+    """Everything that a generation needs when the caller says nothing. Source: Wan2.2 wan/configs/wan_*.py.
+
+    Of Bernini-R its ports state boundary, shift and solver; its other numbers are those of text-to-video.
+    """
 
     name: str
-    task: str  # t2v | i2v | ti2v | vace
+    task: str  # t2v | i2v | ti2v | vace | bernini | fun-control | fun-inp | clip-i2v | clip-flf2v
     dit: DiTConfig
     vae: VAEConfig
     steps: int
@@ -278,6 +300,8 @@ class Preset:
     fps: int = 16
     text: TextConfig = TextConfig()
     negative_prompt: str = NEGATIVE_PROMPT
+    image_encoder: ImageEncoderConfig | None = None  # of models with a CLIP branch
+    mark: str = ""  # a word in the names of models that no tensor tells from another preset's
 
     @property
     def two_experts(self) -> bool:
@@ -334,46 +358,110 @@ _WAN21_T2V_14B = Preset(  # Wan2.1 wan_t2v_14B.py
 )
 _WAN21_VACE_14B = replace(_WAN21_T2V_14B, name="wan21-vace-14b", task="vace", dit=_VACE_14B, shift=16.0)
 
+# Bernini-R, community. Boundary, shift and solver as its ports state them; where nothing is stated, T2V's numbers.
+_BERNINI_A14B = replace(_T2V_A14B, name="bernini-r-a14b", task="bernini", shift=3.0, mark="bernini")
+_WAN21_T2V_1_3B = replace(_WAN21_T2V_14B, name="wan21-t2v-1.3b", dit=_1_3B, width=832, height=480)
+# Wan2.2-Fun of VideoX-Fun: examples/wan2.2_fun, config/wan2.2/wan_civitai_i2v.yaml and wan_civitai_5b.yaml
+_FUN_CONTROL_A14B = replace(
+    _I2V_A14B,
+    name="fun-control-a14b",
+    task="fun-control",
+    dit=replace(_A14B, in_channels=52, reference_channels=16),
+    steps=50,
+    guidance=6.0,
+    guidance_low=6.0,
+)
+_FUN_INP_5B = replace(_TI2V_5B, name="fun-inp-5b", task="fun-inp", dit=replace(_5B, in_channels=100), guidance=6.0)
+_WAN21_I2V_14B = replace(  # Wan2.1 wan_i2v_14B.py; the README's shift for 480p
+    _WAN21_T2V_14B,
+    name="wan21-i2v-14b-720p",
+    task="clip-i2v",
+    dit=replace(_A14B, in_channels=36, image_dim=1280),
+    steps=40,
+    negative_prompt=_NEGATIVE_PROMPT_I2V,
+    image_encoder=ImageEncoderConfig(),
+)
+
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         _T2V_A14B,
         _I2V_A14B,
         _TI2V_5B,
-        # community Wan2.2-VACE-Fun-A14B: the VACE-14B layout twice
-        replace(_WAN21_VACE_14B, name="vace-a14b", guidance_low=5.0, boundary=0.875),
+        # community Wan2.2-VACE-Fun-A14B: the VACE-14B layout twice; VideoX-Fun examples/wan2.2_vace_fun
+        replace(_WAN21_VACE_14B, name="vace-a14b", shift=12.0, guidance_low=5.0, boundary=0.875),
         _WAN21_T2V_14B,
-        replace(_WAN21_T2V_14B, name="wan21-t2v-1.3b", dit=_1_3B, width=832, height=480),
+        _WAN21_T2V_1_3B,
         _WAN21_VACE_14B,
         replace(_WAN21_VACE_14B, name="wan21-vace-1.3b", dit=_VACE_1_3B, width=832, height=480),
+        _BERNINI_A14B,
+        replace(_WAN21_T2V_1_3B, name="bernini-r-1.3b", task="bernini", shift=3.0, mark="bernini"),
+        _FUN_CONTROL_A14B,
+        replace(
+            _FUN_INP_5B,
+            name="fun-control-5b",
+            task="fun-control",
+            dit=replace(_5B, in_channels=148, reference_channels=48),
+            steps=40,
+        ),
+        _FUN_INP_5B,
+        _WAN21_I2V_14B,
+        replace(_WAN21_I2V_14B, name="wan21-i2v-14b-480p", shift=3.0, width=832, height=480, mark="480p"),
+        replace(  # Wan2.1 wan/first_last_frame2video.py
+            _WAN21_I2V_14B,
+            name="wan21-flf2v-14b",
+            task="clip-flf2v",
+            dit=replace(_WAN21_I2V_14B.dit, image_positions=514),
+            steps=50,
+            shift=16.0,
+            negative_prompt=_NEGATIVE_PROMPT_FLF2V,
+        ),
     )
 }
-# What a model is recognised as: the presets, and one expert of the image-to-video pair by itself.
-_RECOGNISED = (*PRESETS.values(), replace(_I2V_A14B, guidance_low=None, boundary=None))
+# What a model is recognised as: the presets, and one expert by itself of pairs that no single model looks like.
+_RECOGNISED = (
+    *PRESETS.values(),
+    *(replace(pair, guidance_low=None, boundary=None) for pair in (_I2V_A14B, _BERNINI_A14B, _FUN_CONTROL_A14B)),
+)
+
+MARKS = " ".join({preset.mark for preset in _RECOGNISED})
 
 
-def preset_for(dit: DiTConfig, vae: VAEConfig, two_experts: bool) -> Preset:
+def preset_for(dit: DiTConfig, vae: VAEConfig, two_experts: bool, names: str = "") -> Preset:
     """The preset whose defaults fit a model of any width, carrying that model's own sizes.
 
+    Args:
+        names: what folder, files and headers call the model: a preset with a `mark` is taken only where it is in them.
     Raises:
         CheckpointError: no model of the family has these channels.
     """
-    fits = presets_like(dit, two_experts)
+    fits = presets_like(dit, two_experts, names)
     if not fits:
+        found = f"a transformer with {dit.in_channels} input and {dit.out_channels} output channels"
+        found += " and a CLIP image branch" if dit.image_dim else ""
+        found += ", as Fun-Control of Wan2.1 has," if (dit.in_channels, dit.out_channels) == (48, 16) else ""
         raise CheckpointError(
-            f"a transformer with {dit.in_channels} input and {dit.out_channels} output channels"
-            + (", twice" if two_experts else ""),
-            "16 in (text-to-video, VACE), 36 in (image-to-video) or 48 in and out (TI2V-5B, a single model)",
+            found + (", twice" if two_experts else ""),
+            "16 in (text-to-video, VACE, Bernini-R), 36 in (image-to-video), 52 in (Fun-Control, a pair) or 48, 100 or "
+            "148 in and 48 out (TI2V-5B, Fun-InP and Fun-Control 5B, single models)",
+            "Load it in ComfyUI with Load Diffusion Model; the Wan 2.2 sampler takes its MODEL",
         )
     return replace(fits[0], dit=dit, vae=vae)
 
 
-def presets_like(dit: DiTConfig, two_experts: bool) -> list[Preset]:
-    """The presets of models with these channels and experts, those of the same width first."""
-    fits = [preset for preset in _RECOGNISED if _traits(preset.dit, preset.two_experts) == _traits(dit, two_experts)]
-    return sorted(fits, key=lambda preset: preset.dit.dim != dit.dim)
+def presets_like(dit: DiTConfig, two_experts: bool, names: str = "") -> list[Preset]:
+    """The presets of models with these channels, branches and experts: those that `names` mark, then those of the same
+    width, first.
+    """
+    fits = [
+        preset
+        for preset in _RECOGNISED
+        if _traits(preset.dit, preset.two_experts) == _traits(dit, two_experts) and preset.mark in names.lower()
+    ]
+    return sorted(fits, key=lambda preset: (not preset.mark, preset.dit.dim != dit.dim))
 
 
-def _traits(dit: DiTConfig, two_experts: bool) -> tuple[int, int, bool, bool]:
+def _traits(dit: DiTConfig, two_experts: bool) -> tuple[int | bool, ...]:
     """What tells the models of the family apart, besides their width."""
-    return dit.in_channels, dit.out_channels, bool(dit.vace_layers), two_experts
+    branches = (dit.vace_layers, dit.image_dim, dit.image_positions, dit.reference_channels)
+    return dit.in_channels, dit.out_channels, *map(bool, branches), two_experts

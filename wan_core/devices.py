@@ -2,7 +2,7 @@
 
 import torch
 
-from .errors import InputError
+from .errors import InputError, excerpt, quoted
 
 
 def default_device() -> torch.device:
@@ -10,18 +10,18 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def usable_device(device: torch.device | str) -> torch.device:
-    """`device` as a torch.device that this machine has, or an InputError."""
+def usable_device(device: torch.device | str | None) -> torch.device:
+    """`device`, or the default one for None, as a torch.device that this machine has; or an InputError."""
     try:
-        device = torch.device(device)
+        device = default_device() if device is None else torch.device(device)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
         fix = (
             "Use cpu"
             if not torch.cuda.is_available()
             else f"Use cuda:0 to cuda:{torch.cuda.device_count() - 1}, or cpu"
         )
-        raise InputError(f"the device {device} cannot be used here", "a device that torch has", fix) from error
+        raise InputError(f"the device {excerpt(device)} cannot be used here", "a device that torch has", fix) from error
     return device
 
 
@@ -32,5 +32,5 @@ def usable_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     usable = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     found = usable.get(dtype) if isinstance(dtype, str) else dtype
     if found not in usable.values():
-        raise InputError(f"torch_dtype is {dtype!r}", "torch.bfloat16, torch.float16 or torch.float32")
+        raise InputError(f"torch_dtype is {quoted(dtype)}", "torch.bfloat16, torch.float16 or torch.float32")
     return found

@@ -1,7 +1,7 @@
 """What the transformer is built from: layer factories and attention.
 
-Layer factories: any namespace with `Linear`, `Conv3d`, `LayerNorm` and `RMSNorm`, constructed like their namesakes in
-`torch.nn`, which is the default; ComfyUI's `operations` fit too.
+Layer factories: any namespace with `Linear`, `Conv3d`, `LayerNorm` and `RMSNorm`, and `Conv2d` for a model that takes a
+reference image, constructed like their namesakes in `torch.nn`, which is the default; ComfyUI's `operations` fit too.
 """
 
 from collections.abc import Callable

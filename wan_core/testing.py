@@ -13,12 +13,13 @@ from pathlib import Path
 import sentencepiece
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from .config import PRESETS, Preset, TextConfig, VAEConfig
+from .config import PRESETS, ImageEncoderConfig, Preset, TextConfig, VAEConfig
 from .dit import WanDiT
 from .text import UMT5
 from .vae import WanVAE
+from .vision import ImageEncoder
 
 _CORPUS = (
     "a red circle moves to the right over a blue background",
@@ -40,6 +41,7 @@ def tiny_preset(name: str, text_dim: int = 64) -> Preset:
     """
     preset = PRESETS[name]
     layers = 4 if preset.dit.vace_layers else 2
+    clip = ImageEncoderConfig(80, 96, 1, 2, 14, 28) if preset.image_encoder else None
     dit = replace(
         preset.dit,
         dim=128,
@@ -48,10 +50,12 @@ def tiny_preset(name: str, text_dim: int = 64) -> Preset:
         layers=layers,
         text_dim=text_dim,
         vace_layers=tuple(range(0, layers, 2)) if preset.dit.vace_layers else (),
+        image_dim=clip.dim if clip else 0,
+        image_positions=2 * clip.tokens if clip and preset.dit.image_positions else 0,
     )
     vae = VAEConfig(dim=8, decoder_dim=8) if preset.vae.version == "2.1" else VAEConfig.wan22(8, 8)
     text = TextConfig(dim=text_dim, dim_attn=text_dim, ffn_dim=96, heads=4, layers=2, vocab=384)
-    return replace(preset, dit=dit, vae=vae, text=text, width=96, height=64, frames=17, steps=8)
+    return replace(preset, dit=dit, vae=vae, text=text, image_encoder=clip, width=96, height=64, frames=17, steps=8)
 
 
 def write_tiny_model(folder: str | Path, name: str = "t2v-a14b", seed: int = 0, text_dim: int = 64) -> Path:
@@ -72,6 +76,10 @@ def write_tiny_model(folder: str | Path, name: str = "t2v-a14b", seed: int = 0, 
         torch.save(_with_uneven_norms(WanVAE(preset.vae)).state_dict(), folder / f"Wan{preset.vae.version}_VAE.pth")
         text = _with_uneven_norms(UMT5(preset.text)).to(torch.bfloat16)
         torch.save(text.state_dict(), folder / "models_t5_umt5-xxl-enc-bf16.pth")
+        if preset.image_encoder is not None:
+            clip = ImageEncoder(preset.image_encoder)
+            _with_uneven_norms(clip)
+            torch.save(official_clip(clip), folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth")
     tokenizer = folder / "google" / "umt5-xxl"
     tokenizer.mkdir(parents=True, exist_ok=True)
     (tokenizer / "spiece.model").write_bytes(train_tokenizer(preset.text.vocab))
@@ -108,6 +116,44 @@ def write_expert(folder: Path, model: WanDiT, preset: Preset) -> None:
         weight_map |= dict.fromkeys(part, file)
     index = {"metadata": {"total_size": sum(t.nbytes for t in state.values())}, "weight_map": weight_map}
     (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+
+
+# Official name of a tensor of the vision tower → ours; N is the number of the layer.
+_CLIP = {
+    "cls_embedding": "embeddings.class_embedding",
+    "pos_embedding": "embeddings.position_embedding.weight",
+    "patch_embedding.weight": "embeddings.patch_embedding.weight",
+    "pre_norm": "pre_layrnorm",
+    "transformer.N.norm1": "encoder.layers.N.layer_norm1",
+    "transformer.N.attn.proj": "encoder.layers.N.self_attn.out_proj",
+    "transformer.N.norm2": "encoder.layers.N.layer_norm2",
+    "transformer.N.mlp.0": "encoder.layers.N.mlp.fc1",
+    "transformer.N.mlp.2": "encoder.layers.N.mlp.fc2",
+}
+
+
+def official_clip(encoder: ImageEncoder) -> dict[str, Tensor]:
+    """The vision tower as the official file has it: q, k and v in one tensor, and parts that nothing here runs."""
+    own, layers, state = encoder.state_dict(), encoder.config.layers, {}
+    for official, name in _CLIP.items():
+        for n in range(layers if "N" in name else 1):
+            for suffix in ("", ".weight", ".bias"):
+                value = own.get(name.replace("N", str(n)) + suffix)
+                if value is not None:
+                    state[official.replace("N", str(n)) + suffix] = value[None] if "pos_" in official else value
+    state["cls_embedding"] = state["cls_embedding"].view(1, 1, -1)
+    for n in range(layers):
+        for suffix in ("weight", "bias"):
+            parts = [own[f"encoder.layers.{n}.self_attn.{letter}_proj.{suffix}"] for letter in "qkv"]
+            state[f"transformer.{n}.attn.to_qkv.{suffix}"] = torch.cat(parts)
+    last = f"transformer.{layers}."
+    state |= {last + name.removeprefix("transformer.0."): t for name, t in state.items() if ".0." in name[:14]}
+    state |= {"post_norm.weight": own["pre_layrnorm.weight"], "post_norm.bias": own["pre_layrnorm.bias"]}
+    visual = {f"visual.{name}": value.clone() for name, value in state.items()}
+    return visual | {
+        "textual.head.0.weight": torch.zeros(4, 4, dtype=torch.float32),
+        "log_scale": torch.zeros((), dtype=torch.float32),
+    }
 
 
 def train_tokenizer(vocab: int, corpus: Sequence[str] = _CORPUS, words: Sequence[str] = ()) -> bytes:

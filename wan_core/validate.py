@@ -1,9 +1,10 @@
-"""Numbers that a caller passes, checked and named."""
+"""Numbers that a caller passes, checked and named, and those that a VAE returns."""
 
 import math
 from numbers import Integral, Real
+from typing import Protocol, TypeVar
 
-from .errors import InputError
+from .errors import InputError, NumericalError, quoted
 
 
 def either(values) -> str:
@@ -15,7 +16,7 @@ def whole_number(name: str, value, low: int, high: int) -> int:
     """`value` as an int within [low, high], or an InputError that names it."""
     is_whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
     if isinstance(value, bool) or not is_whole or not low <= value <= high:
-        raise InputError(f"{name} is {value!r}", f"a whole number from {low} to {high}")
+        raise InputError(f"{name} is {quoted(value)}", f"a whole number from {low} to {high}")
     return int(value)
 
 
@@ -27,5 +28,36 @@ def real_number(name: str, value, low: float, high: float = math.inf, *, above: 
         is_number = False
     if not is_number or not low <= value <= high or (above and value == low):
         limits = f"a finite number {'above' if above else 'of at least'} {low:g}"
-        raise InputError(f"{name} is {value!r}", limits + (f" and at most {high:g}" if math.isfinite(high) else ""))
+        raise InputError(
+            f"{name} is {quoted(value)}", limits + (f" and at most {high:g}" if math.isfinite(high) else "")
+        )
     return float(value)
+
+
+class Values(Protocol):
+    """A tensor or an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def min(self): ...
+
+    def max(self): ...
+
+
+Pixels = TypeVar("Pixels", bound=Values)
+
+
+def finite(pixels: Pixels) -> Pixels:
+    """Decoded pixels as they are; to be asked before they are clamped, which makes infinity black or white.
+
+    Raises:
+        NumericalError: NaN or infinity.
+    """
+    if 0 not in pixels.shape and not (math.isfinite(pixels.min()) and math.isfinite(pixels.max())):
+        raise NumericalError(
+            "the VAE returned values that are not finite",
+            "finite latents and weights",
+            "Decode in float32 (ComfyUI: --fp32-vae), and check the VAE file",
+        )
+    return pixels

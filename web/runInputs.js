@@ -5,7 +5,8 @@ import { text } from "./i18n.js";
 import { runSigmas } from "./schedule.js";
 import { linked, values, widget } from "./watch.js";
 
-const PAIRS = new Set(["t2v-a14b", "i2v-a14b", "vace-a14b"]); // models of the plan node with two experts
+// Models of the plan node with two experts.
+const PAIRS = new Set(["t2v-a14b", "i2v-a14b", "vace-a14b", "bernini-r-a14b", "fun-control-a14b"]);
 
 const RUNS = {
   Wan22MoEKSampler(node) {

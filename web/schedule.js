@@ -37,7 +37,7 @@ const GRIDS = {
 const DROPS_ONE = new Set(["dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"]);
 
 /**
- * Noise levels (N + 1) of a run, or null where only the server knows the schedule.
+ * Noise levels (N + 1) of a run, or null where only the server knows the schedule, or the shift of the MODEL (0).
  *
  * @param {{steps, shift, solver, schedule, denoise, start_at_step, end_at_step}} numbers as on the sampler node
  */

@@ -4,6 +4,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { checkedClip, ClipPreview } from "./clipPreview.js";
+import { text } from "./i18n.js";
 import { addPanel, keepMounted, makeRoom, showWidget } from "./panel.js";
 import { hasRun, runOf } from "./runInputs.js";
 import { plan, timesteps } from "./schedule.js";
@@ -76,7 +77,7 @@ class SigmaPlot {
     this.drawing.draw({
       ...this.#steps(run),
       boundary: run.boundary,
-      note: run.note,
+      note: this.#marks(run)?.note || run.note,
       editable,
       live: this.#marks(run),
     });
@@ -98,10 +99,11 @@ class SigmaPlot {
   }
 
   /** An event of the server about this node's run; whatever does not look like one is left alone. */
-  onServerEvent({ sigmas, plan: experts, step, expert, seconds, clip }) {
+  onServerEvent({ sigmas, plan: experts, ignored_shift: shift, step, expert, seconds, clip }) {
     if (isSigmas(sigmas) && isPlan(experts, sigmas)) {
       const { key, boundary } = runOf(this.node);
-      this.live = { sigmas, experts, key, boundary, step: 0 };
+      const note = Number.isFinite(shift) ? text("ignoredShift", { shift }) : "";
+      this.live = { sigmas, experts, key, boundary, note, step: 0 };
       this.clip.show(null);
     } else if (!this.live) return;
     else if (isStep(step, this.live.sigmas) && (expert === "high" || expert === "low")) {

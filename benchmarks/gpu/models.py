@@ -114,7 +114,8 @@ def decode_flops(config: VAEConfig, latents: Tensor) -> float:
     counts = []
     for frames in (1, 5):
         with FlopCounterMode(display=False) as counter:
-            stream(vae, torch.empty(*latents.shape[:2], frames, *latents.shape[3:], device="meta"))
+            for _ in vae.raw_chunks(torch.empty(*latents.shape[:2], frames, *latents.shape[3:], device="meta")):
+                pass
         counts.append(counter.get_total_flops())
     return counts[0] + (counts[1] - counts[0]) / 4 * (latents.shape[2] - 1)
 

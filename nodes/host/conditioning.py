@@ -30,7 +30,9 @@ def empty_latent(preset: Preset, width: int, height: int, length: int, batch_siz
             "less in one run",
             "Make fewer clips at a time",
         )
-    return torch.zeros(batch_size, *shape.latent(preset.vae), device=comfy.model_management.intermediate_device())
+    return torch.zeros(
+        batch_size, *shape.latent(preset.vae), dtype=torch.float32, device=comfy.model_management.intermediate_device()
+    )
 
 
 def image_to_video(vae, width: int, height: int, length: int, start, end=None) -> tuple[dict, torch.Tensor]:
@@ -42,7 +44,7 @@ def image_to_video(vae, width: int, height: int, length: int, start, end=None) -
     preset = PRESETS["i2v-a14b"]
     check_vae(vae, preset.vae.z_channels, "image-to-video A14B")
     latent = empty_latent(preset, width, height, length)
-    video = torch.full((length, height, width, 3), GREY)  # (T, H, W, C)
+    video = torch.full((length, height, width, 3), GREY, dtype=torch.float32)  # (T, H, W, C)
     start = scaled(start[:length, ..., :3], width, height)
     video[: len(start)] = start
     last = 0
@@ -62,7 +64,7 @@ def text_and_image_to_video(vae, width: int, height: int, length: int, start=Non
     if start is None:
         return {"samples": latent}
     given = vae.encode(scaled(start[:length, ..., :3], width, height))
-    mask = torch.ones(1, 1, *latent.shape[2:])
+    mask = torch.ones(1, 1, *latent.shape[2:], dtype=torch.float32)
     mask[:, :, : given.shape[2]] = 0
     # Zero for the model is not zero for the VAE: the free frames have to be nothing after normalisation.
     latent = comfy.latent_formats.Wan22().process_out(latent)

@@ -9,14 +9,12 @@ import comfy.model_patcher
 import comfy.utils
 import torch
 
-from ...wan_core.checkpoints.build import identify_part, open_part, sibling_config
+from ...wan_core.checkpoints.build import Part, check_part, open_part
 from ...wan_core.checkpoints.formats import Weights, open_weights, weight_files
 from ...wan_core.checkpoints.identify import expert_from_name
-from ...wan_core.checkpoints.infer import infer_dit
 from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.checkpoints.model_files import check_pair
 from ...wan_core.config import DiTConfig
-from ...wan_core.dit import WanDiT
 from ...wan_core.errors import CheckpointError
 from .gguf import GGUFModelPatcher, GGUFOps, quantized_state
 from .lora import patch_modulations_in_runs
@@ -52,7 +50,8 @@ def load_pair(high: str, low: str | None):
     """(high, low) MODELs; low is None for a single model.
 
     Raises:
-        CheckpointError: one file twice, slots that names or metadata say are swapped, or experts of different models.
+        CheckpointError: one file or the same weights twice, slots that names or metadata say are swapped, or experts of
+            different models.
     """
     if low is None:
         return load_expert(high), None
@@ -65,9 +64,9 @@ def load_pair(high: str, low: str | None):
         )
     first, second = open_weights(high), open_weights(low)
     _check_slots(names, expert_from_name(names[0], first.metadata), expert_from_name(names[1], second.metadata))
-    sizes = _identify(first), _identify(second)
-    check_pair(first, sizes[0], second, sizes[1])
-    return _build(high, first, sizes[0]), _build(low, second, sizes[1])
+    parts = _identify(first), _identify(second)
+    check_pair(*parts)
+    return _build(high, first, parts[0].config), _build(low, second, parts[1].config)
 
 
 def load_expert(path: str, disable_dynamic: bool = False):
@@ -77,10 +76,11 @@ def load_expert(path: str, disable_dynamic: bool = False):
         path: transformer file, or folder of shards.
         disable_dynamic: ask for ComfyUI's older patcher, which some hooks need.
     Raises:
-        CheckpointError: not a Wan transformer, one of a family that is not built here, or incomplete.
+        CheckpointError: not a Wan transformer, one of a family that is not built here, incomplete, or with more tensors
+            than the model has.
     """
     weights = open_weights(path)
-    return _build(path, weights, _identify(weights), disable_dynamic)
+    return _build(path, weights, _identify(weights).config, disable_dynamic)
 
 
 def _check_slots(names: tuple[str, str], first: str | None, second: str | None) -> None:
@@ -99,19 +99,9 @@ def _check_slots(names: tuple[str, str], first: str | None, second: str | None) 
         )
 
 
-def _identify(weights: Weights) -> DiTConfig:
-    """Sizes of a transformer of a family that is built here and that has all its tensors; from the headers."""
-    name, part = Path(weights.source).name, identify_part(weights, "dit")
-    config = infer_dit(part, sibling_config(weights.source))
-    with torch.device("meta"):
-        missing = [name for name in WanDiT(config).state_dict() if name not in part]
-    if missing:
-        raise CheckpointError(
-            f"{name} lacks {len(missing)} tensors, such as {min(missing)}",
-            "a complete file",
-            "Download it again",
-        )
-    return config
+def _identify(weights: Weights) -> Part:
+    """A transformer of a family that is built here, with all its tensors and no other; from the headers."""
+    return check_part(weights, "dit", in_comfyui=True)
 
 
 def _build(path: str, weights: Weights, sizes: DiTConfig, disable_dynamic: bool = False):

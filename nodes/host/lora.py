@@ -15,6 +15,7 @@ from ...wan_core.errors import InputError
 from ...wan_core.lora import Change, Difference, holds_both, read_lora, target_expert
 from ...wan_core.lora.apply import STRONGEST
 from ...wan_core.validate import real_number
+from .checks import check_wan
 
 PREFIX = "diffusion_model."
 
@@ -75,15 +76,10 @@ def sizes_of(model, slot: str) -> dict[str, tuple[int, ...]]:
             "a MODEL",
             "Connect the loader's high_noise output to high_noise",
         )
+    check_wan(model, slot)
     kept = model.model_state_dict(PREFIX)
-    sizes = {
-        name: tuple(p.shape) for name, p in model.model.diffusion_model.named_parameters() if PREFIX + name in kept
-    }
-    if "head.modulation" not in sizes:
-        raise InputError(
-            f"{slot} is a {type(model.model).__name__} MODEL", "a Wan MODEL", "Connect the experts of a Wan loader"
-        )
-    return sizes
+    parameters = model.model.diffusion_model.named_parameters()
+    return {name: tuple(parameter.shape) for name, parameter in parameters if PREFIX + name in kept}
 
 
 def patched(model, changes: Mapping[str, Change], strength: float):
@@ -95,7 +91,7 @@ def patched(model, changes: Mapping[str, Change], strength: float):
             state[f"{name}.diff"] = change.value
         else:
             state |= {f"{name}.lora_up.weight": change.up, f"{name}.lora_down.weight": change.down}
-            state[f"{name}.alpha"] = torch.tensor(change.scale * change.down.shape[0])
+            state[f"{name}.alpha"] = torch.tensor(change.scale * change.down.shape[0], dtype=torch.float32)
     clone = model.clone()
     clone.add_patches(comfy.lora.load_lora(state, keys), strength)
     if any(name.endswith("modulation") for name in changes):

@@ -37,15 +37,18 @@ class RunProgress(Progress):
     """Shows a run in the node that started it: steps, expert at work, seconds per expert, and the clip so far.
 
     Without a browser that asked for the run, nothing is sent.
+
+    Args:
+        ignored_shift: that of a MODEL which the run does not follow.
     """
 
-    def __init__(self, node_id: str):
-        self.node_id = node_id
+    def __init__(self, node_id: str, ignored_shift: float | None = None):
+        self.node_id, self.ignored_shift = node_id, ignored_shift
         self._run = Timing()
 
     def on_start(self, sigmas: list[float], plan: list[str], latent_format) -> None:
         self._run = Timing(len(set(plan)) > 1, latent_format, step_began=time.monotonic())
-        self._send(sigmas=sigmas, plan=plan)
+        self._send(sigmas=sigmas, plan=plan, ignored_shift=self.ignored_shift)
 
     def on_expert(self, expert: str) -> None:
         run = self._run
@@ -98,9 +101,11 @@ def clip_sheet(latent_format, x0: torch.Tensor) -> dict | None:
     if latents.shape[3] > WIDEST:
         height = round(latents.shape[2] * WIDEST / latents.shape[3])
         latents = F.interpolate(latents.movedim(1, 0), (height, WIDEST), mode="area").movedim(0, 1)
-    colours = torch.einsum("cthw,cr->thwr", latents, torch.tensor(latent_format.latent_rgb_factors))
+    colours = torch.einsum(
+        "cthw,cr->thwr", latents, torch.tensor(latent_format.latent_rgb_factors, dtype=torch.float32)
+    )
     if latent_format.latent_rgb_factors_bias is not None:
-        colours = colours + torch.tensor(latent_format.latent_rgb_factors_bias)
+        colours = colours + torch.tensor(latent_format.latent_rgb_factors_bias, dtype=torch.float32)
     pixels = ((colours + 1) * 127.5).nan_to_num().clamp(0, 255).byte()
     frames = len(pixels)
     columns = math.ceil(math.sqrt(frames))

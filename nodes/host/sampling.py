@@ -7,34 +7,51 @@ import latent_preview
 import torch
 
 from ...wan_core.config import TRAIN_TIMESTEPS
+from ...wan_core.errors import InputError
 from ...wan_core.flow import FlowSchedule
 from ...wan_core.flow import sample as integrate
-from ...wan_core.flow.schedule import MAX_SHIFT, MIN_SHIFT
 from ...wan_core.validate import real_number
 from .checks import check_experts, check_latent
 from .guider import HandoffGuider
 from .preview import RunProgress
+from .shift import has_shift, ignored_shift, run_shift, sampling_at
 
 OFFICIAL = "official"  # the schedule, and the first word of our solvers' names
 MAX_GRID = 10_000  # steps of a ComfyUI schedule of which a low denoise keeps the end
 
 
 def make_guider(
-    high, low, positive, negative, cfg_high: float, cfg_low: float, boundary: float, node_id: str | None = None
+    high,
+    low,
+    positive,
+    negative,
+    cfg_high: float,
+    cfg_low: float,
+    boundary: float,
+    node_id: str | None = None,
+    shift: float | None = None,
 ) -> HandoffGuider:
     """A guider for both MODELs; the node `node_id` shows its runs.
+
+    What is given in percent of a run follows `shift`, 0 being that of `high`; without one, that of each MODEL.
 
     Raises:
         InputError: experts of different families, a conditioning that the model does not take, numbers out of range.
     """
     check_experts(high, low, positive, negative)
+    ignored = None
+    if shift is not None:
+        shift = run_shift(high, shift)
+        models = {"high_noise": high} | ({} if low is None else {"low_noise": low})
+        ignored = next(filter(None, [ignored_shift(model, shift, slot) for slot, model in models.items()]), None)
     guider = HandoffGuider(
         high,
         low,
         cfg_high=real_number("cfg_high", cfg_high, 0, 1000),
         cfg_low=real_number("cfg_low", cfg_low, 0, 1000),
         boundary=real_number("boundary", boundary, 0, 1),
-        progress=None if node_id is None else RunProgress(node_id),
+        progress=None if node_id is None else RunProgress(node_id, ignored),
+        shift=shift,
     )
     guider.set_conds(positive, negative)
     return guider
@@ -48,20 +65,27 @@ def make_sampler(solver: str) -> comfy.samplers.KSAMPLER:
 
 
 def make_sigmas(model, steps: int, shift: float, solver: str, schedule: str, denoise: float) -> torch.Tensor:
-    """Noise levels (steps + 1,), the official grid or ComfyUI's under the given shift.
+    """Noise levels (steps + 1,), the official grid or ComfyUI's under the given shift; 0 is the MODEL's.
 
     With `denoise` below 1 they are the end of a run of steps / denoise, of which 10,000 are the most.
+
+    Raises:
+        InputError: numbers out of range, or the official ones for a family that has its own.
     """
-    denoise, shift = real_number("denoise", denoise, 0, 1), real_number("shift", shift, MIN_SHIFT, MAX_SHIFT)
+    denoise, shift = real_number("denoise", denoise, 0, 1), run_shift(model, shift)
+    if not has_shift(model) and (schedule == OFFICIAL or solver.startswith(f"{OFFICIAL} ")):
+        raise InputError(
+            "the official solver or schedule for FlowRVS, which has noise levels of its own",
+            "ComfyUI's",
+            "Choose the solver euler and the schedule simple",
+        )
     if schedule == OFFICIAL:
         return official_sigmas(steps, shift, "dpmpp_2m" if solver == f"{OFFICIAL} dpmpp_2m" else "unipc", denoise)
     if denoise <= 0:
         return torch.FloatTensor([])
-    sampling = type(model.get_model_object("model_sampling"))(model.model.model_config)
-    sampling.set_parameters(shift=shift, multiplier=sampling.multiplier)
     total = min(max(steps, int(steps / denoise)), MAX_GRID)
     drop = solver in comfy.samplers.KSampler.DISCARD_PENULTIMATE_SIGMA_SAMPLERS
-    sigmas = comfy.samplers.calculate_sigmas(sampling, schedule, total + drop)
+    sigmas = comfy.samplers.calculate_sigmas(sampling_at(model, shift), schedule, total + drop)
     if drop:
         sigmas = torch.cat((sigmas[:-2], sigmas[-1:]))
     return sigmas[-(steps + 1) :]
@@ -82,11 +106,11 @@ def official_sampler(solver: str) -> comfy.samplers.KSAMPLER:
 
 def sample_official(model, x, sigmas, extra_args=None, callback=None, disable=None, solver="unipc") -> torch.Tensor:
     """A sampler function of ComfyUI that tells the model whole timesteps, as the official code does."""
-    extra_args = extra_args or {}
     timesteps = (sigmas[:-1].double().cpu() * TRAIN_TIMESTEPS + 1e-4).long()
+    extra_args = with_levels(extra_args or {}, torch.cat((told(timesteps).to(sigmas), sigmas.new_zeros(1))))
 
     def velocity(x, t):
-        sigma = (t.double() / TRAIN_TIMESTEPS).clamp(min=1e-6).to(x)
+        sigma = told(t).to(x)
         return (x - model(x, sigma, **extra_args)) / sigma.view(-1, *(1 for _ in x.shape[1:]))
 
     def on_step(i, t, x, x0):
@@ -102,6 +126,18 @@ def sample_official(model, x, sigmas, extra_args=None, callback=None, disable=No
     pin = None if mask is None or latent is None else constrain
     schedule = FlowSchedule(sigmas.float().cpu(), timesteps)
     return integrate(velocity, x if pin is None else pin(x), schedule, solver, on_step, pin=pin)
+
+
+def told(timesteps: torch.Tensor) -> torch.Tensor:
+    """The noise levels that the model is told for whole timesteps."""
+    return (timesteps.double() / TRAIN_TIMESTEPS).clamp(min=1e-6)
+
+
+def with_levels(extra_args: dict, sigmas: torch.Tensor) -> dict:
+    """The arguments of a sampler function with other noise levels for what looks up the step by sigma."""
+    options = extra_args.get("model_options", {})
+    transformer_options = {**options.get("transformer_options", {}), "sample_sigmas": sigmas}
+    return {**extra_args, "model_options": {**options, "transformer_options": transformer_options}}
 
 
 def sample(

@@ -10,9 +10,8 @@ import comfy.utils
 import torch
 from comfy.text_encoders.wan import UMT5XXlModel, WanT5Model, WanT5Tokenizer
 
-from ...wan_core.checkpoints.build import open_part
-from ...wan_core.checkpoints.formats import Weights, from_state_dict, open_weights
-from ...wan_core.checkpoints.infer import infer_text
+from ...wan_core.checkpoints.build import check_part, open_part
+from ...wan_core.checkpoints.formats import Weights, open_weights
 from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.checkpoints.tokenizer import embedded_tokenizer
 from ...wan_core.text import clean
@@ -63,10 +62,9 @@ def load_clip(path: str) -> comfy.sd.CLIP:
         CheckpointError: not a umT5 encoder, or without its tokenizer.
     """
     weights = open_weights(path)
-    gguf = weights.is_ggml
+    gguf, config = weights.is_ggml, check_part(weights, "text_encoder", in_comfyui=True).config
+    proto = embedded_tokenizer(weights)  # after the check: a file of another kind has no tokenizer either
     official, metadata = _read_gguf(weights) if gguf else _read(weights)
-    proto = embedded_tokenizer(weights)  # after the weights: a file of another kind has no tokenizer either
-    config = infer_text(from_state_dict(official, path))
     names = _hugging_face(official, config.layers)
     state = {theirs: official[ours] for theirs, ours in names.items()}
     options: dict[str, Any] = {f"{KEY}_model_config": hugging_face_sizes(config), "dtype": DEQUANTIZED}

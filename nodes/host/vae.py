@@ -1,5 +1,6 @@
 """Our VAE as a real ComfyUI VAE."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,8 +11,8 @@ import comfy.sd
 import comfy.utils
 import torch
 
-from ...wan_core.checkpoints.formats import from_state_dict
-from ...wan_core.checkpoints.infer import infer_vae
+from ...wan_core.checkpoints.build import check_part
+from ...wan_core.checkpoints.formats import open_weights
 from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.config import VAEConfig
 from ...wan_core.cpu.vae import CPU_LAYERS, CpuCausalConv3d, CpuConv2d
@@ -19,7 +20,8 @@ from ...wan_core.errors import InputError
 from ...wan_core.memory.estimate import decoding_bytes
 from ...wan_core.vae import WanVAE
 from ...wan_core.vae.tiling import decode_tiled, encode_tiled
-from .checks import check_vae_latents
+from ...wan_core.validate import finite
+from .checks import check_vae_latents, check_video_vae
 from .loading import load_file
 
 UNTILED = 9999  # tile_t of the native tiled nodes: the whole clip at a time
@@ -57,7 +59,7 @@ class HostVAE(WanVAE):
         super().__init__(config, HOST_LAYERS)
 
     def _statistics(self, device):
-        return torch.zeros(1, device=device), torch.ones(1, device=device)
+        return torch.zeros(1, dtype=torch.float32, device=device), torch.ones(1, dtype=torch.float32, device=device)
 
 
 class ComfyVAE(comfy.sd.VAE):
@@ -122,21 +124,31 @@ class RawVAE:
 
 def load_vae(path: str) -> ComfyVAE:
     """A VAE from a file of any naming; CheckpointError where it is no Wan VAE."""
-    state, _ = load_file(path)
-    names = to_official("vae", state, path)
-    state = {ours: state[theirs] for ours, theirs in names.items()}
-    return ComfyVAE(state, infer_vae(from_state_dict(state, path)))
+    weights = open_weights(path)
+    config = check_part(weights, "vae", in_comfyui=True).config
+    state, _ = load_file(weights)
+    return ComfyVAE({ours: state[theirs] for ours, theirs in to_official("vae", state, path).items()}, config)
 
 
 def stream_decode(vae, latents: torch.Tensor) -> Iterator[torch.Tensor]:
     """Frames (t, H, W, 3) in [0, 1] of the clip `latents` (1, C, T, h, w): a few at a time by ours, all by others."""
     if not isinstance(vae, ComfyVAE):
-        yield vae.decode(latents)[0]
+        yield _checked(vae).decode(latents)[0]
         return
     model = vae.load(vae.memory_used_decode(latents.shape, vae.vae_dtype))
     for frames in model.decode_chunks(latents):
         comfy.model_management.throw_exception_if_processing_interrupted()
         yield ((frames[0] + 1) / 2).permute(1, 2, 3, 0)
+
+
+def _checked(vae):
+    """A native VAE whose pixels are checked before it clamps them; ours checks its own."""
+    clamp = getattr(vae, "process_output", None)
+    if isinstance(vae, ComfyVAE) or clamp is None:
+        return vae
+    vae = copy.copy(vae)
+    vae.process_output = lambda image: clamp(finite(image))
+    return vae
 
 
 def decode(vae, latents: torch.Tensor, tile: int = 0, overlap: int = 64) -> torch.Tensor:
@@ -149,12 +161,14 @@ def decode(vae, latents: torch.Tensor, tile: int = 0, overlap: int = 64) -> torc
     stride = vae.spacial_compression_decode()
     side = tile // stride
     if not tile:
-        frames = vae.decode(latents)
+        frames = _checked(vae).decode(latents)
     elif isinstance(vae, ComfyVAE):
         model = vae.load(vae.memory_used_decode((1, 1, 1, side, side), vae.vae_dtype))
         frames = (decode_tiled(model, latents.to(vae.device), tile, overlap).movedim(1, -1) + 1) / 2
     else:
-        frames = vae.decode_tiled(latents, tile_x=side, tile_y=side, overlap=overlap // stride, tile_t=UNTILED)
+        frames = _checked(vae).decode_tiled(
+            latents, tile_x=side, tile_y=side, overlap=overlap // stride, tile_t=UNTILED
+        )
     return frames.reshape(-1, *frames.shape[-3:]).to(vae.output_device)
 
 
@@ -172,6 +186,7 @@ def encode(vae, pixels: torch.Tensor, tile: int = 0, overlap: int = 64) -> torch
 
 def whole_frames(vae, pixels: torch.Tensor) -> torch.Tensor:
     """The part of frames (T, H, W, C) that the VAE can encode: the first 4n + 1, their middle in whole patches, RGB."""
+    check_video_vae(vae)
     stride = vae.spacial_compression_encode()
     frames = 4 * ((len(pixels) - 1) // 4) + 1
     height, width = (size // stride * stride for size in pixels.shape[1:3])

@@ -9,8 +9,9 @@ import folder_paths
 import torch
 from comfy.cli_args import args
 
-from ...wan_core.errors import InputError
+from ...wan_core.errors import InputError, VideoError
 from ...wan_core.media.mp4 import check_output, write_mp4
+from ...wan_core.media.part import remove
 from ...wan_core.media.pixels import unit_to_uint8
 from ...wan_core.shapes import video_frames
 from .checks import check_vae_latents
@@ -27,7 +28,7 @@ def save_clips(
         audio: ComfyUI's AUDIO; its first clip is used.
     Raises:
         InputError: a prefix that leaves the output folder, latents of another VAE.
-        VideoError: a file cannot be written.
+        VideoError: a file cannot be written. NumericalError: the VAE returned NaN or infinity.
     """
     check_vae_latents(vae, latents)
     stride = vae.spacial_compression_decode()
@@ -50,7 +51,7 @@ def save_clips(
             check_output(path, raw_bytes)
             write_mp4(chunks(clip), path, fps, metadata, audio=sound)
         except BaseException:
-            path.unlink(missing_ok=True)
+            remove(path)
             raise
         saved.append((path, subfolder))
     return saved
@@ -60,16 +61,20 @@ def reserve(prefix: str, width: int, height: int) -> tuple[Path, str]:
     """A path in the output folder that no other job has, taken by creating it, and its subfolder.
 
     Raises:
-        InputError: a prefix that is too long or leaves the output folder.
+        InputError: a prefix that is too long or leaves the output folder. VideoError: the folder cannot be written to.
     """
     if "\0" in prefix or any(len(os.fsencode(part)) > 200 for part in prefix.replace("\\", "/").split("/")):
         raise InputError(f"filename_prefix is {prefix[:40]!r}…", "a short name without NUL, such as video/wan22")
     try:
         root = folder_paths.get_output_directory()
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, root, width, height)
+        return _free(Path(folder), name, counter), subfolder
+    except OSError as error:
+        raise VideoError(
+            f"nothing can be written to {root} as {prefix} ({error.strerror})", "a free, open disk"
+        ) from error
     except Exception as error:  # ComfyUI raises a bare Exception for a path outside its output folder
         raise InputError(f"filename_prefix is {prefix!r}", "a name inside the output folder") from error
-    return _free(Path(folder), name, counter), subfolder
 
 
 def _free(folder: Path, name: str, counter: int) -> Path:

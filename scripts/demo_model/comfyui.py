@@ -8,12 +8,20 @@ from safetensors.torch import save_file
 from wan_core.checkpoints.build import open_part
 from wan_core.checkpoints.key_maps import to_official
 
-# preset name → transformers, VAE: Comfy-Org/Wan_2.2_ComfyUI_Repackaged
+# preset name → transformers, VAE: Comfy-Org/Wan_2.2_ComfyUI_Repackaged and Comfy-Org/Bernini-R
 FILES = {
     "t2v-a14b": (("wan2.2_t2v_high_noise_14B_fp16", "wan2.2_t2v_low_noise_14B_fp16"), "wan_2.1_vae"),
     "i2v-a14b": (("wan2.2_i2v_high_noise_14B_fp16", "wan2.2_i2v_low_noise_14B_fp16"), "wan_2.1_vae"),
     "ti2v-5b": (("wan2.2_ti2v_5B_fp16",), "wan2.2_vae"),
     "vace-a14b": (("wan2.2_fun_vace_high_noise_14B_bf16", "wan2.2_fun_vace_low_noise_14B_bf16"), "wan_2.1_vae"),
+    "fun-control-a14b": (
+        ("wan2.2_fun_control_high_noise_14B_fp8_scaled", "wan2.2_fun_control_low_noise_14B_fp8_scaled"),
+        "wan_2.1_vae",
+    ),
+    "bernini-r-a14b": (
+        ("wan2.2_bernini_r_high_noise_fp8_scaled", "wan2.2_bernini_r_low_noise_fp8_scaled"),
+        "wan_2.1_vae",
+    ),
 }
 TEXT_ENCODER = "umt5_xxl_fp16"
 LORAS = ("wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise", "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise")

@@ -7,12 +7,21 @@ from safetensors.torch import save_file
 
 from tests.support.layouts import state_of, write_comfyui_folder, write_layout
 from wan_core import WanPipeline
-from wan_core.checkpoints import find_model, inspect, load_dit, load_text_encoder, load_vae, open_tokenizer
+from wan_core.checkpoints import (
+    find_model,
+    inspect,
+    load_dit,
+    load_image_encoder,
+    load_text_encoder,
+    load_vae,
+    open_tokenizer,
+)
 from wan_core.config import PRESETS
 from wan_core.errors import CheckpointError, CheckpointNotFound
 from wan_core.testing import tiny_preset
 
-NAMES = ("t2v-a14b", "i2v-a14b", "ti2v-5b", "vace-a14b", "wan21-t2v-14b", "wan21-vace-14b")
+WITH_CLIP = ("wan21-i2v-14b-720p", "wan21-flf2v-14b")
+NAMES = ("t2v-a14b", "i2v-a14b", "ti2v-5b", "vace-a14b", "wan21-t2v-14b", "wan21-vace-14b", *WITH_CLIP)
 
 
 @pytest.mark.slow
@@ -27,6 +36,10 @@ def test_every_layout_holds_the_same_model(layout, name, official_folder, tmp_pa
         pairs.append((load_dit, "low"))
     else:
         assert official.low is other.low is None
+    if name in WITH_CLIP:
+        pairs.append((load_image_encoder, "image_encoder"))
+    else:
+        assert official.image_encoder is other.image_encoder is None
     for load, part in pairs:
         a, b = load(getattr(official, part)), load(getattr(other, part))
         assert a.config == b.config, part
@@ -41,7 +54,8 @@ def test_every_layout_holds_the_same_model(layout, name, official_folder, tmp_pa
 def test_inspect_names_the_model_from_headers(layout, name, official_folder, tmp_path):
     info = inspect(write_layout(layout, tmp_path / "model", official_folder(name), name))
     assert (info.family, info.layout) == (name, layout)
-    assert [part.kind for part in info.parts] == ["dit"] * (1 + tiny_preset(name).two_experts) + ["vae", "text_encoder"]
+    kinds = ["dit"] * (1 + tiny_preset(name).two_experts) + ["vae", "text_encoder"]
+    assert [part.kind for part in info.parts] == kinds + ["image_encoder"] * (name in WITH_CLIP)
     assert info.parts[0].config == tiny_preset(name).dit
     text = str(info)
     assert name in text and "fp32" in text and "bf16" in text and f"Wan{tiny_preset(name).vae.version} VAE" in text
@@ -144,13 +158,6 @@ def test_diffusers_index_that_contradicts_itself(official_folder, tmp_path):
     (folder / "model_index.json").write_text(json.dumps(index | {"transformer_2": [None, None]}))
     with pytest.raises(CheckpointError, match=r"one transformer and a boundary_ratio of 0.875"):
         find_model(folder)
-
-
-@pytest.mark.parametrize("extra", ["img_emb.proj.1.weight", "condition_embedder.image_embedder.ff.net.2.weight"])
-def test_wan21_image_to_video_is_refused_by_name(official_folder, extra):
-    state = state_of(official_folder("wan21-t2v-14b"), "dit") | {extra: torch.ones(1)}
-    with pytest.raises(CheckpointError, match=r"Wan2.1 image-to-video.*Wan2.2-I2V-A14B"):
-        load_dit(state)
 
 
 def test_an_all_in_one_checkpoint_holds_every_part(official_folder, tmp_path):

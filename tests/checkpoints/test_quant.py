@@ -195,6 +195,45 @@ def test_a_scale_of_another_size_is_refused(state):
         load_dit(quantized | {"blocks.0.ffn.0.scale_weight": torch.ones(7)}, CONFIG)
 
 
+def test_a_scale_for_each_row_is_for_matrices(state):
+    """Of five dimensions, a factor a row would be taken along the last one."""
+    quantized = state | {
+        "patch_embedding.weight": state["patch_embedding.weight"].to(torch.float8_e4m3fn),
+        "patch_embedding.scale_weight": torch.ones(CONFIG.dim),
+    }
+    with pytest.raises(CheckpointError, match=r"256 scales for patch_embedding.weight.*each row of a matrix"):
+        load_dit(quantized, CONFIG)
+    one = load_dit(quantized | {"patch_embedding.scale_weight": torch.full((1,), 2.0)}, CONFIG, dtype=torch.float32)
+    weight = quantized["patch_embedding.weight"].float() * 2
+    expected = load_dit(state | {"patch_embedding.weight": weight}, CONFIG, dtype=torch.float32)
+    assert torch.equal(velocity(one), velocity(expected))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool])
+def test_whole_numbers_without_a_scale_are_refused(state, dtype):
+    for name in ("blocks.0.ffn.0.weight", "time_embedding.0.weight"):
+        with pytest.raises(CheckpointError, match=f"stores {name} as .* without a scale"):
+            load_dit(state | {name: state[name].to(dtype)}, CONFIG)
+
+
+def test_an_embedding_whose_rows_end_within_a_block(tmp_path):
+    """As converters write it that count a tensor's numbers and not those of its rows."""
+    config = TextConfig(dim=48, dim_attn=48, ffn_dim=96, heads=4, layers=1, vocab=384)
+    torch.manual_seed(4)
+    state = UMT5(config).state_dict()
+    flat = {llama_cpp_name(name): t for name, t in state.items()}
+    flat["token_embd.weight"] = flat["token_embd.weight"].view(-1, 32)
+
+    def more(writer):
+        writer.add_array("comfy.gguf.orig_shape.token_embd.weight", [384, 48])
+
+    kinds = {"token_embd.weight": "Q8_0"}
+    table = write_gguf(tmp_path / "umt5.gguf", flat, lambda name, t: kinds.get(name, "F32"), "t5encoder", more)
+    ids = torch.tensor([[5, 7, 200, 1]])
+    looked_up = load_text_encoder(tmp_path / "umt5.gguf", config, dtype=torch.float32).encoder.embed_tokens(ids)
+    assert torch.equal(looked_up, table["token_embd.weight"].view(384, 48)[ids])
+
+
 def test_quantized_weights_stay_quantized(tmp_path, state):
     write_gguf(tmp_path / "wan.gguf", state, lambda name, t: "Q4_0" if is_block_matrix(name, t) else "F32")
     model = load_dit(tmp_path / "wan.gguf", CONFIG, dtype=torch.bfloat16)
@@ -264,6 +303,8 @@ def test_a_crafted_header_does_not_hang_or_allocate(tmp_path):
         struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + string + struct.pack("<IIQ", 9, 8, 2**60),
         struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + string + struct.pack("<IIQ", 9, 9, 2**60),
         struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + string + struct.pack("<IIQ", 9, 0, 2**63),
+        struct.pack("<4sIQQ", b"GGUF", 3, 0, 20)
+        + b"".join(struct.pack("<QBIQ", 1, 65 + n, 8, 1 << 20) + bytes(1 << 20) for n in range(20)),
         struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + string + struct.pack("<I4QIQ", 4, *[2**62] * 4, 0, 0),
         struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + string + struct.pack("<IQIQ", 1, 2**40, 0, 0),
     ]

@@ -10,6 +10,7 @@ from PIL import Image
 from wan_core.cli import BAD_INPUT, BAD_MODEL, FAILED, INTERRUPTED, OK, main
 from wan_core.commands.generate import file_and_strength
 from wan_core.media.read import read_metadata, read_video
+from wan_core.video import export_to_video
 
 NUMBERS = ["--width", "48", "--height", "32", "--frames", "5", "--steps", "4", "--seed", "3"]
 
@@ -81,6 +82,25 @@ def test_what_is_wrong_is_said_in_one_line(official_folder, tmp_path, capfd, mon
     shown = capfd.readouterr().err.splitlines()[-1]
     assert shown.startswith("error: ") and re.search(message, shown)
     assert not list(tmp_path.iterdir())
+
+
+def test_generate_from_a_video_and_references(official_folder, tmp_path, capfd):
+    """The inputs of Bernini-R and Fun-Control; a plan counts what they add."""
+    source, still = tmp_path / "source.mp4", tmp_path / "still.png"
+    export_to_video(torch.rand(9, 64, 96, 3).numpy(), source)
+    Image.new("RGB", (60, 40), "navy").save(still)
+    given = ["--video", str(source), "--reference", str(still)]
+    for name in ("bernini-r-a14b", "fun-control-a14b"):
+        folder, out = str(official_folder(name)), tmp_path / f"{name}.mp4"
+        assert main(["generate", folder, "a cat", *given, "--out", str(out), *NUMBERS]) == OK
+        assert read_video(out).shape == (5, 32, 48, 3)
+    bernini = ["plan", str(official_folder("bernini-r-a14b")), *NUMBERS[:-2]]
+    assert main([*bernini, *given, "--reference", str(still)]) == OK
+    # 2 latent frames of 2×3 tokens; as much of the source; two references of 32×64 pixels
+    assert "12 tokens and 28 of what it is made from" in capfd.readouterr().out
+    assert main(bernini) == OK and " 12 tokens\n" in capfd.readouterr().out
+    assert main(["plan", str(official_folder()), *given]) == BAD_INPUT
+    assert "put the word 'bernini' into the name" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--device", "quantum"], ["--attention", "ring"]])

@@ -166,3 +166,12 @@ def test_the_arguments_are_known_without_torch():
         "0.5",
         "False",
     ]
+
+
+@pytest.mark.parametrize("name", ["bernini-r-a14b", "fun-control-a14b", "fun-inp-5b", "wan21-i2v-14b-720p"])
+def test_families_that_are_not_trained_are_refused_by_name(official_folder, clips, tmp_path, capfd, name):
+    expert = "high" if tiny_preset(name).two_experts else "all"
+    arguments = ["train", "lora", str(official_folder(name)), str(clips), "--out", str(tmp_path), "--expert", expert]
+    assert main([*arguments, *NUMBERS]) == BAD_INPUT
+    assert f"training of {name}. Needed: a text-to-video or an image-to-video model" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.support.branches import tiny_dit
 from tests.support.goldens import difference
 from tests.support.layouts import diffusers_transformer, diffusers_vae, fill, huggingface_text_encoder
 from wan_core.dit import WanDiT
@@ -34,6 +35,27 @@ def test_transformer(name):
         ours_kwargs = dict(vace=control, vace_scale=0.8)
     reference = theirs(x, timestep=t, encoder_hidden_states=padded, return_dict=False, **kwargs)[0]
     assert relative(ours(x, t, text, **ours_kwargs), reference) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["wan21-i2v", "wan21-flf2v"])
+def test_transformer_with_an_image_branch(family):
+    ours = tiny_dit(family)
+    config = ours.config
+    theirs = fill(diffusers_transformer(config), "dit", ours.state_dict())
+    if config.image_positions:
+        assert theirs.condition_embedder.image_embedder.pos_embed.any()
+    x, y = torch.randn(2, 16, 3, 6, 8), torch.randn(2, 20, 3, 6, 8)
+    t, text = torch.tensor([997.0, 312.0]), torch.randn(2, config.text_len, config.text_dim)
+    images = torch.randn(2, config.image_positions or 257, config.image_dim)
+    theirs_images = images.view(4, 257, -1) if config.image_positions else images  # they take a row for each frame
+    reference = theirs(
+        torch.cat((x, y), dim=1),
+        timestep=t,
+        encoder_hidden_states=text,
+        encoder_hidden_states_image=theirs_images,
+        return_dict=False,
+    )[0]
+    assert relative(ours(x, t, text, y=y, image_embeds=images), reference) < 1e-5
 
 
 def test_transformer_with_a_timestep_per_token():

@@ -34,6 +34,19 @@ def test_a_working_ffmpeg_is_tried_once(tmp_path, monkeypatch):
         find_ffmpeg()  # another program has taken its place
 
 
+def test_an_ffmpeg_that_lies_on_the_path_alone_is_found(tmp_path, monkeypatch):
+    real = find_ffmpeg()
+    monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
+    monkeypatch.setattr("imageio_ffmpeg.__file__", str(tmp_path / "imageio_ffmpeg" / "__init__.py"))
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "programs"))
+    with pytest.raises(VideoError, match="no ffmpeg can be run"):
+        find_ffmpeg()
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "ffmpeg").symlink_to(real)
+    assert find_ffmpeg() == str(tmp_path / "programs" / "ffmpeg")
+
+
 def test_options_are_spelled_as_ffmpeg_wants_them():
     assert options({"c:v": "libx264", "crf": 10}) == ("-c:v", "libx264", "-crf", "10")
 

@@ -9,8 +9,9 @@ from filelock import FileLock
 from safetensors.torch import save_file
 
 from scripts.browser import find_chromium, open_canvas
-from scripts.canvas import PACK, find_comfyui, install_requirements, python_of, write_models, write_picture
+from scripts.canvas import PACK, find_comfyui, install_requirements, python_of, write_inputs, write_models
 from tests.support import comfyui as comfy
+from tests.support.branches import tiny_dit
 from tests.support.goldens import FOLDER
 from tests.support.layouts import add_tokenizer, llama_cpp_name, state_of, write_comfyui_folder, write_gguf
 from wan_core.testing import tiny_preset
@@ -39,7 +40,7 @@ def base(tmp_path_factory, official_folder):
             (base / "models" / kind / name).symlink_to(single / kind)
     write_models(base / "models")
     (base / "input").mkdir()
-    write_picture(base / "input" / "example.png")
+    write_inputs(base / "input")
     return base
 
 
@@ -69,7 +70,18 @@ def stored(tmp_path_factory, official_folder):
 @pytest.fixture(scope="session")
 def measured(comfyui, base, stored):
     """What the checks in `inside` find: name → result. All run in one process of ComfyUI's python."""
-    command = [python_of(comfyui), Path(__file__).parent / "inside", comfyui, PACK, base / "models", FOLDER, stored]
+    return measure("numbers", comfyui, base, stored)
+
+
+@pytest.fixture(scope="session")
+def measured_families(comfyui, base):
+    """The same of the checks on other models than ours, in a process of their own."""
+    return measure("families", comfyui, base, base)
+
+
+def measure(group: str, comfyui: Path, base: Path, stored: Path) -> "Measured":
+    places = (comfyui, PACK, base / "models", FOLDER, stored)
+    command = [python_of(comfyui), Path(__file__).parent / "inside", group, *places]
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, run.stdout[-2000:] + run.stderr[-6000:]
@@ -94,6 +106,8 @@ def write_stored(folder: Path, official: Path) -> Path:
 
     dequantized = write_gguf(folder / "high.gguf", state_of(official / "high_noise_model", "dit"), kind_of)
     save_file(dequantized, folder / "high.safetensors")
+    branches = tiny_dit("wan21-flf2v", dim=128, heads=1, image_dim=1280).state_dict()
+    save_file(write_gguf(folder / "flf2v.gguf", branches, kind_of), folder / "flf2v.safetensors")
     state = state_of(official / "models_t5_umt5-xxl-enc-bf16.pth", "text_encoder")
     proto = (official / "google" / "umt5-xxl" / "spiece.model").read_bytes()
     theirs = {llama_cpp_name(name): t for name, t in state.items()}

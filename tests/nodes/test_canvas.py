@@ -234,6 +234,28 @@ def test_a_run_shows_its_own_plan(plot):
     shows(plot, 25, 14)
 
 
+def test_the_shift_of_the_model_is_left_to_the_server_or_said_to_be_ignored(plot):
+    unknown, ignored = {
+        "en": ("known when the run starts", "shift 5 of the MODEL is not used"),
+        "zh": ("运行开始", "模型自带的偏移 5 未采用"),
+    }[plot.language]
+    put(plot, "shift", 0)
+    plot.page.wait_for_function(
+        "words => document.querySelector('.wan22-plot text')?.textContent.includes(words)", arg=unknown, timeout=5000
+    )
+    tell(plot, "{node: ID, sigmas: [1, 0.9, 0.8, 0.4, 0], plan: ['high', 'high', 'low', 'low'], ignored_shift: null}")
+    shows(plot, 2, 2)
+    put(plot, "shift", 12)
+    shows(plot, 26, 14)
+    tell(plot, "{node: ID, sigmas: [1, 0.9, 0.8, 0.4, 0], plan: ['high', 'high', 'low', 'low'], ignored_shift: 5}")
+    shows(plot, 2, 2)
+    words = plot.page.locator(".wan22-words")
+    assert any(ignored in text for text in words.all_text_contents())
+    put(plot, "shift", 11)
+    shows(plot, 25, 15)
+    assert not any(ignored in text for text in words.all_text_contents())
+
+
 HOSTILE = [
     "null",
     "7",
@@ -258,6 +280,7 @@ HOSTILE = [
             "picture: 'data:image/jpeg;base64,AAAA', frames: 1, columns: 1, fps: Infinity",
         )
     ),
+    "{node: ID, sigmas: [1, 0.5, 0], plan: ['high', 'low'], ignored_shift: '<b>'}",
     "{node: ID, seconds: {high: '<b>', low: Infinity}}",
 ]
 

@@ -49,6 +49,27 @@ def test_native_models_and_ours_are_interchangeable(measured):
         assert difference < 1e-4, what
 
 
+def test_infinity_and_nan_are_no_white_or_black_clip(measured):
+    """From our VAE and a native one, decoded whole, in tiles and to a file, and from ours by the native node."""
+    found = dict(measured["infinite_pixels"])
+    assert found.pop("left") == [] and len(found) == 3 * (3 + 4)
+    for way, outcome in found.items():
+        assert outcome.startswith("NumericalError") and "--fp32-vae" in outcome, way
+
+
+def test_a_native_vae_decodes_as_by_itself(measured):
+    whole, tiled, spread = measured["finite_pixels"]
+    assert whole == tiled == 0 and spread > 0.01
+
+
+def test_the_library_makes_what_native_nodes_and_models_make(measured):
+    """Bernini-R, Fun-Control, Fun-InP 5B, I2V and FLF2V of Wan2.1: latents of six steps, both experts in pairs."""
+    assert len(measured["library_families"]) == 10
+    for case, (difference, change) in measured["library_families"].items():
+        assert difference < 1e-5 < 1e-3 < change, case
+    assert measured["vision_towers"] < 1e-5
+
+
 def test_our_conditioning_is_the_native_conditioning(measured):
     assert len(measured["conditioning_nodes"]) == 10
     assert max(measured["conditioning_nodes"].values()) < 1e-6

@@ -23,6 +23,14 @@ def test_int8_experts(measured):
     assert to_dequantized < 0.05 and to_native < 0.05
 
 
+@pytest.mark.parametrize("prefix", ["", " model.diffusion_model."])
+@pytest.mark.parametrize("layout", ["mxfp8", "nvfp4", "rotated int8"])
+def test_experts_that_comfyui_alone_dequantizes(measured, layout, prefix):
+    """ComfyUI rounds what goes into an int8 layer as well."""
+    to_native, to_original = measured["packed_experts"][layout + prefix]
+    assert to_native < (0.05 if "int8" in layout else 1e-4) and 0 < to_original < 1
+
+
 def test_gguf_experts(measured):
     found = measured["gguf_experts"]
     assert found["plain"] < 1e-4 and found["lora"] < 1e-4

@@ -20,6 +20,21 @@ def test_names_of_files_that_are_not_there(server, name):
     assert f"{name} is not in the folder models/diffusion_models" in json.dumps(answer)
 
 
+def test_what_macos_leaves_beside_every_file_is_no_choice(server):
+    models = server.base / "models"
+    for folder, kind, key in (
+        ("diffusion_models", "Wan22ExpertLoader", "high_noise"),
+        ("vae", "Wan22VAELoader", "vae_name"),
+        ("text_encoders", "Wan22TextEncoderLoader", "text_encoder"),
+    ):
+        for name in ("._mac.safetensors", "._mac.gguf", "mac.safetensors"):
+            (models / folder / name).write_bytes(b"\0")
+        choices = json.dumps(server.get(f"/object_info/{kind}")[kind]["input"]["required"][key])
+        assert "mac.safetensors" in choices and "._mac" not in choices
+        for name in ("._mac.safetensors", "._mac.gguf", "mac.safetensors"):
+            (models / folder / name).unlink()
+
+
 def test_slots_that_one_name_or_the_metadata_say_are_wrong(server, official_folder):
     folder = server.base / "models" / "diffusion_models" / "slots"
     folder.mkdir()
@@ -48,6 +63,43 @@ def test_slots_that_one_name_or_the_metadata_say_are_wrong(server, official_fold
     server.run(graph)
 
 
+def test_one_expert_under_two_names_and_a_title_that_contradicts_its_name(server, official_folder):
+    folder = server.base / "models" / "diffusion_models" / "twice"
+    folder.mkdir()
+    state = state_of(official_folder("t2v-a14b") / "high_noise_model", "dit")
+    for name in ("high", "low"):
+        save_file(state, folder / f"{name}.safetensors", {"modelspec.title": "Wan2.2 T2V A14B low noise"})
+    graph = t2v("twice", seed=6)
+    graph["experts"]["inputs"] = {"high_noise": "twice/high.safetensors", "low_noise": "twice/low.safetensors"}
+    assert "high.safetensors and low.safetensors hold the same weights" in server.error(graph)
+    assert "high.safetensors is taken for the high-noise expert" in server.log
+
+
+@pytest.mark.parametrize(
+    "kind, change, said",
+    [
+        ("experts", lambda s: s | {"blocks.0.new.weight": torch.zeros(1)}, "does not know (blocks.0.new.weight)"),
+        ("experts", lambda s: s | {"head.head.bias": torch.zeros(3)}, "head.head.bias is (3,) instead of"),
+        ("vae", lambda s: {name: t for name, t in s.items() if name != "conv1.bias"}, "lacks 1 of"),
+        ("clip", lambda s: {name: t for name, t in s.items() if "layer_norm" not in name}, "lacks 5 of"),
+    ],
+    ids=["a tensor more", "another shape", "a VAE with one less", "umT5 without norms"],
+)
+def test_what_the_library_refuses(server, kind, change, said):
+    """ComfyUI itself loads each of these, and only the console says what it leaves out."""
+    models = server.base / "models"
+    folder, key = {
+        "experts": ("diffusion_models", "high_noise"),
+        "vae": ("vae", "vae_name"),
+        "clip": ("text_encoders", "text_encoder"),
+    }[kind]
+    graph = t2v("verdict", seed=7)
+    state = load_file(models / folder / graph[kind]["inputs"][key])
+    save_file({name: t.contiguous() for name, t in change(state).items()}, models / folder / "changed.safetensors")
+    graph[kind]["inputs"][key] = "changed.safetensors"
+    assert said in server.error(graph)
+
+
 DAMAGE = {
     "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
     "a web page": b"<!DOCTYPE html><html></html>",
@@ -73,10 +125,10 @@ def test_damaged_files_are_recognised_by_every_loader(server, what):
 def test_families_that_are_not_built_are_refused_by_name(server):
     models = server.base / "models" / "diffusion_models"
     state = load_file(models / "t2v-a14b" / "wan2.2_high_noise_14B_fp16.safetensors")
-    save_file(state | {"ref_conv.weight": torch.zeros(1)}, models / "fun_control.safetensors")
+    save_file(state | {"control_adapter.conv.weight": torch.zeros(1)}, models / "fun_camera.safetensors")
     graph = t2v("family")
-    graph["experts"]["inputs"]["high_noise"] = "fun_control.safetensors"
-    assert "fun_control.safetensors is Fun-Control" in server.error(graph)
+    graph["experts"]["inputs"]["high_noise"] = "fun_camera.safetensors"
+    assert "fun_camera.safetensors is Fun-Camera" in server.error(graph)
 
 
 def test_images_are_no_clip_and_leave_no_file(server):

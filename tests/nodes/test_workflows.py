@@ -5,12 +5,14 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from scripts.canvas import PACK
 from wan_core.video import read_metadata, read_video
 
 WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
-SMALL = {"width": 96, "height": 64, "length": 9, "context_length": 17, "context_overlap": 8}
+SMALL = {"width": 96, "height": 64, "length": 9, "context_length": 17, "context_overlap": 8, "ref_max_size": 96}
 
 
 def api_of(workflow: Path) -> dict:
@@ -23,7 +25,7 @@ def by_stem(path: Path) -> str:
 
 def test_every_workflow_has_its_picture_and_its_api_file():
     stems = [path.stem for path in WORKFLOWS]
-    assert len(stems) == 8
+    assert len(stems) == 10
     assert [path.stem for path in sorted((PACK / "workflows").glob("*.jpg"))] == stems
     assert [path.stem for path in sorted((PACK / "workflows" / "api").glob("*.json"))] == stems
 
@@ -73,6 +75,25 @@ def test_it_runs(server, workflow):
     clip = server.base / "output" / shown["subfolder"] / shown["filename"]
     assert read_video(clip).shape == (33 if long else 9, 64, 96, 3)
     assert set(json.loads(read_metadata(clip)["prompt"])) == set(graph)
+
+
+def test_two_queues_of_the_long_clip_are_bit_equal(server):
+    """Its windows go by the step, in an object that ComfyUI keeps from queue to queue."""
+    graph = api_of(PACK / "workflows" / "wan22_long_clip.json")
+    for node in graph.values():
+        node["inputs"] |= {key: value for key, value in (SMALL | {"length": 33}).items() if key in node["inputs"]}
+    (sampler,) = (key for key, node in graph.items() if node["class_type"] == "Wan22MoEKSampler")
+    graph = {key: node for key, node in graph.items() if "Decode" not in node["class_type"]}
+    graph["save"] = {"class_type": "SaveLatent", "inputs": {"samples": [sampler, 0], "filename_prefix": "long"}}
+    latents = []
+    for seed in (1, 2, 1):
+        graph[sampler]["inputs"]["seed"] = seed
+        entry = server.run(graph)
+        assert sampler in server.executed(entry)
+        (saved,) = entry["outputs"]["save"]["latents"]
+        file = server.base / "output" / saved["subfolder"] / saved["filename"]
+        latents.append(load_file(file)["latent_tensor"])
+    assert torch.equal(latents[0], latents[2]) and not torch.equal(latents[0], latents[1])
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=by_stem)

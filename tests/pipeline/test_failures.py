@@ -79,9 +79,11 @@ def test_nan_names_the_step(official_folder):
         pipe("a cat", **numbers)
 
 
-def test_nan_from_the_vae_is_no_black_clip(official_folder, tmp_path):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_nan_and_infinity_from_the_vae_are_no_clip(official_folder, tmp_path, value):
     pipe = WanPipeline.from_pretrained(official_folder())
-    pipe.vae.conv2.bias.data = torch.full_like(pipe.vae.conv2.bias, float("nan"))
+    last = [weight for name, weight in pipe.vae.decoder.named_parameters() if name.endswith("bias")][-1]
+    last.data = torch.full_like(last, value)
     out = pipe("a cat", **SMALL)
     with pytest.raises(NumericalError, match="VAE"):
         out.frames[0]

@@ -10,7 +10,19 @@ from tests.support.small_clips import picture
 from wan_core import WanPipeline
 from wan_core.errors import CheckpointError, InputError
 
-VAES = {"t2v-a14b": "2.1", "i2v-a14b": "2.1", "ti2v-5b": "2.2", "vace-a14b": "2.1", "wan21-t2v-14b": "2.1"}
+VAES = {
+    "t2v-a14b": "2.1",
+    "i2v-a14b": "2.1",
+    "ti2v-5b": "2.2",
+    "vace-a14b": "2.1",
+    "wan21-t2v-14b": "2.1",
+    "bernini-r-a14b": "2.1",
+    "fun-control-a14b": "2.1",
+    "fun-control-5b": "2.2",
+    "fun-inp-5b": "2.2",
+    "wan21-i2v-14b-720p": "2.1",
+    "wan21-flf2v-14b": "2.1",
+}
 INPUTS = {
     "text": {},
     "image": {"image": picture()},
@@ -18,20 +30,31 @@ INPUTS = {
     "video": {"video": np.zeros((5, 64, 96, 3), np.uint8)},
     "mask": {"mask": picture()},
     "reference": {"reference_images": [picture()]},
+    "video and reference": {"video": np.zeros((5, 64, 96, 3), np.uint8), "reference_images": [picture()]},
+    "video and image": {"video": np.zeros((5, 64, 96, 3), np.uint8), "image": picture()},
 }
 FITS = {
     "t2v-a14b": {"text"},
     "wan21-t2v-14b": {"text"},
     "i2v-a14b": {"image", "last image"},
     "ti2v-5b": {"text", "image"},
-    "vace-a14b": {"text", "video", "mask", "reference"},
+    "vace-a14b": {"text", "video", "mask", "reference", "video and reference"},
+    "bernini-r-a14b": {"text", "video", "reference", "video and reference"},
+    "fun-control-a14b": {"text", "image", "video", "reference", "video and reference", "video and image"},
+    "fun-control-5b": {"text", "image", "video", "reference", "video and reference", "video and image"},
+    "fun-inp-5b": {"text", "image", "last image"},
+    "wan21-i2v-14b-720p": {"image"},
+    "wan21-flf2v-14b": {"last image"},
 }
 # What a LoRA changes, and the models that have it in this size.
 LORAS = {
     "blocks of this width": ({"blocks.0.self_attn.q": (128, 128)}, set(VAES)),
     "blocks of another width": ({"blocks.0.self_attn.q": (160, 160)}, set()),
-    "36 input channels": ({"patch_embedding": (128, 36 * 4)}, {"i2v-a14b"}),
-    "48 output channels": ({"head.head": (48 * 4, 128)}, {"ti2v-5b"}),
+    "36 input channels": (
+        {"patch_embedding": (128, 36 * 4)},
+        {"i2v-a14b", "wan21-i2v-14b-720p", "wan21-flf2v-14b"},
+    ),
+    "48 output channels": ({"head.head": (48 * 4, 128)}, {"ti2v-5b", "fun-control-5b", "fun-inp-5b"}),
     "a VACE branch": ({"vace_blocks.0.after_proj": (128, 128)}, {"vace-a14b"}),
 }
 
@@ -71,7 +94,7 @@ def test_models_and_inputs(open_pipe, name, inputs):
         with pytest.raises(FirstStepError):
             reach_the_first_step(open_pipe(name), INPUTS[inputs])
     else:
-        with pytest.raises(InputError, match=r"was given, but this is|no image for") as caught:
+        with pytest.raises(InputError, match=r"was given, but this is|no (last_)?image for") as caught:
             reach_the_first_step(open_pipe(name), INPUTS[inputs])
         assert caught.value.needed and caught.value.fix
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from sentencepiece import sentencepiece_model_pb2
 
-from wan_core.checkpoints import load_text_encoder, load_vae
+from wan_core.checkpoints import load_image_encoder, load_text_encoder, load_vae
 from wan_core.checkpoints.build import open_part
 from wan_core.checkpoints.key_maps import to_official
 from wan_core.config import DiTConfig, Preset, TextConfig, VAEConfig
@@ -47,6 +47,9 @@ def diffusers_transformer(config: DiTConfig):
     )
     if config.vace_layers:
         return WanVACETransformer3DModel(**arguments, vace_layers=list(config.vace_layers), vace_in_channels=96)
+    if config.image_dim:
+        arguments |= dict(image_dim=config.image_dim, added_kv_proj_dim=config.dim)
+        arguments |= dict(pos_embed_seq_len=config.image_positions or None)
     return WanTransformer3DModel(**arguments)
 
 
@@ -107,8 +110,9 @@ def write_diffusers_folder(folder: Path, source: Path, preset: Preset) -> Path:
     )
     if preset.two_experts:
         parts |= dict(transformer_2=transformers[1], boundary_ratio=preset.boundary)
-    if preset.task == "i2v":
-        pipeline = diffusers.WanImageToVideoPipeline(image_encoder=None, image_processor=None, **parts)
+    if preset.dit.is_image_to_video:
+        clip = transformers_clip(source, projection=False) if preset.image_encoder else None
+        pipeline = diffusers.WanImageToVideoPipeline(image_encoder=clip, image_processor=None, **parts)
     elif preset.task == "vace":
         pipeline = diffusers.WanVACEPipeline(**parts)
     else:
@@ -132,7 +136,30 @@ def write_comfyui_folder(folder: Path, source: Path, preset: Preset, prefix: str
     proto = (source / "google" / "umt5-xxl" / "spiece.model").read_bytes()
     state["spiece_model"] = torch.frombuffer(bytearray(proto), dtype=torch.uint8)
     _save(state, folder / "text_encoders" / "umt5_xxl_fp16.safetensors")
+    if preset.image_encoder:
+        clip = transformers_clip(source, projection=True).state_dict()
+        _save(clip, folder / "clip_vision" / "clip_vision_h.safetensors")
     return folder
+
+
+def transformers_clip(source: Path, projection: bool):
+    """transformers' CLIP vision model with the weights of an official folder; its last layer is random."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
+
+    ours = load_image_encoder(next(source.glob("models_clip*")))
+    config = CLIPVisionConfig(
+        hidden_size=ours.config.dim,
+        intermediate_size=ours.config.ffn_dim,
+        num_hidden_layers=ours.config.layers + 1,
+        num_attention_heads=ours.config.heads,
+        image_size=ours.config.image_size,
+        patch_size=ours.config.patch,
+        hidden_act="gelu",
+    )
+    model = (CLIPVisionModelWithProjection if projection else CLIPVisionModel)(config).eval()
+    missing, unknown = getattr(model, "vision_model", model).load_state_dict(ours.state_dict(), strict=False)
+    assert not unknown and len(missing) == 18, "the last layer and the norm behind it"
+    return model
 
 
 def _save(state, path: Path) -> None:

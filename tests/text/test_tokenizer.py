@@ -1,7 +1,9 @@
+import sys
+
 import pytest
 import torch
 
-from wan_core.errors import CheckpointError, CheckpointNotFound
+from wan_core.errors import CheckpointError, CheckpointNotFound, WanError
 from wan_core.testing import train_tokenizer
 from wan_core.text import Tokenizer, clean
 
@@ -21,6 +23,12 @@ from wan_core.text import Tokenizer, clean
 )
 def test_cleaning(raw, cleaned):
     assert clean(raw) == cleaned
+
+
+def test_without_ftfy_cleaning_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    with pytest.raises(WanError, match="ftfy is not installed.*pip install ftfy"):
+        clean("a cat")
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -5,8 +7,10 @@ from tests.support.goldens import difference, golden
 from tests.support.ledger import Ledger
 from wan_core.checkpoints import load_vae
 from wan_core.config import VAEConfig
-from wan_core.errors import InputError
+from wan_core.errors import InputError, NumericalError
+from wan_core.testing import tiny_preset
 from wan_core.vae import WanVAE
+from wan_core.vae.tiling import decode_tiled
 
 VAES = ("vae21", "vae22")
 ENCODED = {"vae21": 3e-5, "vae22": 5e-5}
@@ -136,3 +140,14 @@ def test_videos_that_cannot_be_encoded_are_refused(shape):
     vae, _ = load("vae21")
     with pytest.raises(InputError):
         vae.encode(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_said_before_it_is_clamped(value):
+    vae = WanVAE(tiny_preset("t2v-a14b").vae)
+    z = torch.zeros(1, 16, 2, 2, 2)
+    last = [weight for name, weight in vae.decoder.named_parameters() if name.endswith("bias")][-1]
+    last.data[0] = value
+    for decode in (vae.decode, lambda z: list(vae.decode_chunks(z)), lambda z: decode_tiled(vae, z, 16, 8)):
+        with pytest.raises(NumericalError, match="not finite"), torch.no_grad():
+            decode(z)

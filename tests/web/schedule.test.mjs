@@ -53,5 +53,6 @@ test("what only the server knows is not guessed", () => {
   for (const schedule of ["of another pack", "karras", "beta", "normal", "constructor"]) {
     assert.equal(runSigmas({ steps: 20, shift: 5, schedule }), null);
   }
+  assert.equal(runSigmas({ steps: 20, shift: 0 }), null); // the shift of the MODEL
   for (const steps of [0, -1, NaN, 1e9, undefined, "20px"]) assert.equal(runSigmas({ steps, shift: 5 }), null);
 });

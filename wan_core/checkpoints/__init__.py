@@ -1,6 +1,6 @@
 """Reading models: files, folders, layouts."""
 
-from .build import load_dit, load_text_encoder, load_vae
+from .build import load_dit, load_image_encoder, load_text_encoder, load_vae
 from .folders import ModelFolder
 from .model_files import ModelFiles, find_model, open_model
 from .summary import FolderInfo, PartInfo, inspect
@@ -14,6 +14,7 @@ __all__ = [
     "find_model",
     "inspect",
     "load_dit",
+    "load_image_encoder",
     "load_text_encoder",
     "load_vae",
     "open_model",

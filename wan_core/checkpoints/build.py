@@ -1,30 +1,57 @@
-"""From weights to modules: constructed on the meta device, then given the tensors of the file."""
+"""From weights to modules: identified and checked by their headers, constructed, then given the tensors of the file."""
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from ..config import ImageEncoderConfig
 from ..cpu import make_dit, make_vae
 from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
-from ..errors import CheckpointError
+from ..errors import LONGEST_EXCERPT, CheckpointError, some
+from ..memory import typed_oom
 from ..text import UMT5
 from ..vae import WanVAE
-from .families import check_family
+from ..vision import ImageEncoder
+from .expected import EXPECTED, NoRandomNumbers
+from .families import FOREIGN_FIX, check_family
 from .formats import Weights, from_state_dict, open_weights, read_config
-from .infer import infer_dit, infer_text, infer_vae, main_dtype
-from .key_maps import PARTS, to_official
-from .quant import check_quantization, mark_quantized, quantized_weight
+from .infer import infer_dit, infer_image_encoder, infer_text, infer_vae, main_dtype
+from .key_maps import PARTS, find_part, to_official
+from .quant import check_quantization, check_scales, foreign_layers, mark_quantized, quantized_weight
+from .vision import vision_tower
 
 Source = str | Path | Mapping[str, Tensor] | Weights
 Module = TypeVar("Module", bound=nn.Module)
+_INFER: dict[str, Callable[[Weights, Any], Any]] = {
+    "dit": infer_dit,
+    "vae": infer_vae,
+    "text_encoder": infer_text,
+    "image_encoder": infer_image_encoder,
+}
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a model that loads: its file has every tensor of its module, and no other.
+
+    Attributes:
+        kind: a key of `key_maps.PARTS`.
+        weights: under official names.
+        config: DiTConfig, VAEConfig, TextConfig or ImageEncoderConfig.
+    """
+
+    kind: str
+    weights: Weights
+    config: Any
+
+
+@typed_oom()
 def load_dit(
     source: Source, config=None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> WanDiT:
@@ -42,11 +69,11 @@ def load_dit(
         CheckpointError: damaged, incomplete, quantized in a way that only ComfyUI knows, not a transformer, or one of
             a family that is not built here.
     """
-    weights = open_part(source, "dit")
-    config = infer_dit(weights, config or sibling_config(source))
-    return _build(lambda: make_dit(config), weights, dtype, device, keep=is_float32_layer)
+    part = check_part(source, "dit", config)
+    return _build(lambda: make_dit(part.config), part.weights, dtype, device, keep=is_float32_layer)
 
 
+@typed_oom()
 def load_vae(
     source: Source, config=None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> WanVAE:
@@ -59,11 +86,11 @@ def load_vae(
     Raises:
         CheckpointError: damaged, incomplete, or not a Wan VAE.
     """
-    weights = open_part(source, "vae")
-    config = infer_vae(weights, config)
-    return _build(lambda: make_vae(config), weights, dtype or torch.float32, device)
+    part = check_part(source, "vae", config)
+    return _build(lambda: make_vae(part.config), part.weights, dtype or torch.float32, device)
 
 
+@typed_oom()
 def load_text_encoder(
     source: Source, config=None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> UMT5:
@@ -77,33 +104,98 @@ def load_text_encoder(
     Raises:
         CheckpointError: damaged, incomplete, quantized in a way that only ComfyUI knows, or not a umT5 encoder.
     """
-    weights = open_part(source, "text_encoder")
-    config = infer_text(weights, config)
-    if dtype is None and main_dtype(weights) == torch.float16:
+    part = check_part(source, "text_encoder", config)
+    if dtype is None and main_dtype(part.weights) == torch.float16:
         dtype = torch.bfloat16
-    return _build(lambda: UMT5(config), weights, dtype, device)
+    return _build(lambda: UMT5(part.config), part.weights, dtype, device)
+
+
+@typed_oom()
+def load_image_encoder(
+    source: Source, config: ImageEncoderConfig | None = None, device: torch.device | str = "cpu"
+) -> ImageEncoder:
+    """A CLIP vision encoder in evaluation mode, in float32 as the VAE; its last layer is not loaded.
+
+    Args:
+        source: a file, a folder, a state dict, or opened Weights; official, transformers or ComfyUI names.
+        config: None: inferred from the tensors (heads = dim / 80, as in ViT-H).
+    Raises:
+        CheckpointError: damaged, incomplete, or not a CLIP vision encoder.
+    """
+    part = check_part(source, "image_encoder", config)
+    return _build(lambda: ImageEncoder(part.config), part.weights, torch.float32, device)
 
 
 def is_float32_layer(name: str) -> bool:
     """Transformer parameters that take part in float32 arithmetic whatever the branches compute in."""
-    return name.startswith(("time_", "head.")) or name.endswith("modulation") or ".norm3." in name
+    image_branch = ("img_emb.proj.0.", "img_emb.proj.4.", "img_emb.emb_pos")  # its norms, and what goes into the first
+    return name.startswith(("time_", "head.", *image_branch)) or name.endswith("modulation") or ".norm3." in name
+
+
+def check_part(source: Source, kind: str, config=None, in_comfyui: bool = False) -> Part:
+    """Open, identify and check a part: the one verdict of `inspect`, `plan`, every loader and the nodes.
+
+    Names and shapes are compared with those of the part's module, from headers alone.
+
+    Args:
+        kind: a key of `key_maps.PARTS`.
+        config: what is known of the sizes, as for `load_dit`.
+        in_comfyui: layers may be stored in formats that ComfyUI alone dequantizes.
+    Raises:
+        CheckpointError: another kind of file, a family that is not built here, a quantization that only ComfyUI knows,
+            or tensors that are missing, unknown, or of another shape.
+    """
+    stored = _open(source, kind)
+    weights = identify_part(stored, kind)
+    if not in_comfyui:
+        check_quantization(stored)
+    if kind == "dit":
+        config = config or sibling_config(stored)
+    config = _INFER[kind](weights, config)
+    expected = EXPECTED[kind](config)
+    if in_comfyui:
+        packed = _packed_layers(stored, kind)
+        expected |= {name: weights.shape(name) for name in weights if name.rpartition(".")[0] in packed}
+    _check_names(weights, expected)
+    if not in_comfyui:
+        check_scales(weights)
+    return Part(kind, weights, config)
 
 
 def open_part(source: Source, kind: str) -> Weights:
-    """The part's parameters under their official names.
+    """The part's parameters under their official names, which `check_part` has yet to compare.
 
     Raises:
         CheckpointError: another kind of file, a family that is not built here, or a quantization that only ComfyUI
             knows.
     """
+    stored = _open(source, kind)
+    part = identify_part(stored, kind)
+    check_quantization(stored)
+    return part
+
+
+def _packed_layers(stored: Weights, kind: str) -> set[str]:
+    """Official names of the layers that ComfyUI alone dequantizes; their tensors have whatever shape it packs them to.
+
+    A header names layers as the file does, or without the file's prefix.
+    """
+    foreign, (prefix, _) = foreign_layers(stored), find_part(kind, stored) or ("", "")
+    return {
+        ours.rpartition(".")[0]
+        for ours, theirs in to_official(kind, stored, stored.source).items()
+        if {theirs.rpartition(".")[0], theirs.rpartition(".")[0].removeprefix(prefix)} & foreign.keys()
+    }
+
+
+def _open(source: Source, kind: str) -> Weights:
     if isinstance(source, Mapping):
-        source = from_state_dict(source)
-    elif isinstance(source, (str, Path)):
-        source = open_weights(source)
-    elif not isinstance(source, Weights):
+        return from_state_dict(source)
+    if isinstance(source, (str, Path)):
+        return open_weights(source)
+    if not isinstance(source, Weights):
         raise CheckpointError(f"{PARTS[kind]} from a {type(source).__name__}", "a path or a state dict")
-    check_quantization(source)
-    return identify_part(source, kind)
+    return source
 
 
 def identify_part(weights: Weights, kind: str) -> Weights:
@@ -113,18 +205,20 @@ def identify_part(weights: Weights, kind: str) -> Weights:
         CheckpointError: another kind of file, or a family that is not built here.
     """
     part = weights.renamed(to_official(kind, weights, weights.source))
-    if kind == "dit":
-        check_family(part, part.metadata, weights.source)
+    check_family(kind, part, part.metadata, weights.source)
+    if kind == "image_encoder":
+        part = vision_tower(part)
     return mark_quantized(part)
 
 
-def sibling_config(source: Source) -> dict | None:
+def sibling_config(source: str | Path | Weights) -> dict | None:
     """config.json in a folder, or beside a file, where it describes a transformer."""
-    if not isinstance(source, (str, Path)):
-        return None
+    if isinstance(source, Weights):
+        return None if source.format == "memory" else sibling_config(source.source)
     path = Path(source)
     config = read_config(path if path.is_dir() else path.parent) or {}
-    return config if "num_heads" in config or "attention_head_dim" in config else None
+    is_dit = "attention_head_dim" in config or ("num_heads" in config and "d_model" not in config)  # umT5 has heads too
+    return config if is_dit else None
 
 
 def _build(
@@ -139,14 +233,11 @@ def _build(
     Args:
         keep: names of parameters that are not cast to a narrower dtype.
     """
-    with torch.device("meta"), _NoRandomNumbers():
+    with torch.device("meta"), NoRandomNumbers():
         module = construct()
-    device, dtype, expected = usable_device(device), usable_dtype(dtype), module.state_dict()
-    _check_names(weights, expected)
-    dtype = _compute_dtype(weights, dtype)
+    device, dtype = usable_device(device), _compute_dtype(weights, usable_dtype(dtype))
     state: dict[str, Tensor] = {}
-    for name in expected:
-        info = weights.info[name]
+    for name, info in weights.info.items():
         target = info.dtype if keep(name) and info.dtype.itemsize >= dtype.itemsize else dtype
         if info.qtype:
             state[name] = quantized_weight(weights, name, dtype, device)
@@ -169,37 +260,25 @@ def _compute_dtype(weights: Weights, dtype: torch.dtype | None) -> torch.dtype:
     return dtype
 
 
-class _NoRandomNumbers(TorchFunctionMode):
-    """Skips initial values, which are replaced; on the meta device they would import 60 MB of symbolic algebra."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **kwargs)
-
-
-def _check_names(weights: Weights, expected: Mapping[str, Tensor]) -> None:
+def _check_names(weights: Weights, expected: Mapping[str, tuple[int, ...]]) -> None:
     missing = [name for name in expected if name not in weights]
     unknown = [name for name in weights if name not in expected]
-    wrong = [name for name in expected if name in weights and weights.shape(name) != tuple(expected[name].shape)]
+    wrong = [name for name in expected if name in weights and weights.shape(name) != expected[name]]
     if not (missing or unknown or wrong):
         return
+    room = LONGEST_EXCERPT if not (missing and unknown) else LONGEST_EXCERPT // 2
     problems = []
     if missing:
-        problems.append(f"lacks {len(missing)} of {len(expected)} tensors ({_some(missing)})")
+        problems.append(f"lacks {len(missing)} of {len(expected)} tensors ({some(missing, room)})")
     if unknown:
-        problems.append(f"has {len(unknown)} tensors this model does not know ({_some(unknown)})")
+        problems.append(f"has {len(unknown)} tensors this model does not know ({some(unknown, room)})")
     if wrong:
         name = wrong[0]
-        shapes = f"{name} is {weights.shape(name)} instead of {tuple(expected[name].shape)}"
+        shapes = f"{name} is {weights.shape(name)} instead of {expected[name]}"
         problems.append(f"has {len(wrong)} tensors of another shape ({shapes})")
-    raise CheckpointError(
-        f"{weights.source} {' and '.join(problems)}",
-        "a complete checkpoint of this model",
-        "Download it again, or pass the config= that it was made with",
-    )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    fix = "Download it again"
+    if wrong:
+        fix += ", or pass the config= that it was made with"
+    elif not missing:
+        fix = FOREIGN_FIX
+    raise CheckpointError(f"{weights.source} {' and '.join(problems)}", "a complete checkpoint of this model", fix)

@@ -1,18 +1,33 @@
 """Where the parts of a model lie in the folders that people have."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ..errors import CheckpointError, CheckpointNotFound
-from .build import open_part, sibling_config
-from .formats import Weights, checked_path, load_json, single_files
+from ..errors import CheckpointError, CheckpointNotFound, quoted
+from .build import identify_part, sibling_config
+from .formats import (
+    Weights,
+    are_one_part,
+    checked_path,
+    find_index,
+    listed,
+    load_json,
+    single_files,
+    weights_below,
+)
 from .identify import expert_from_name
 from .infer import infer_dit, infer_vae
 from .key_maps import PARTS, find_part
 
 Open = Callable[[Path], Weights]  # opens a file once, however often it is asked for
+MODEL = ("dit", "vae", "text_encoder")  # what a folder of single files has to hold
+_WHOLE = ("model_index.json", "high_noise_model", "low_noise_model", "google")  # only a whole model's folder has them
+_OFFICIAL_VAE = ("*VAE*.pth", "*VAE*.safetensors")
+_OFFICIAL_TEXT = ("models_t5*.pth", "models_t5*.safetensors")
+_OFFICIAL_CLIP = ("models_clip*.pth", "models_clip*.safetensors")
 _HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")  # such as Wan-AI/Wan2.2-T2V-A14B
 
 
@@ -26,6 +41,7 @@ class ModelFolder:
         tokenizer: its folder, or the text-encoder file that embeds it.
         boundary: as the folder states it, or None.
         named: whether names or metadata say which expert is which; else they are in alphabetical order.
+        image_encoder: file or folder of the CLIP vision encoder, where there is one.
     """
 
     layout: str
@@ -36,6 +52,7 @@ class ModelFolder:
     tokenizer: Path
     boundary: float | None = None
     named: bool = True
+    image_encoder: Path | None = None
 
 
 def find_parts(path: str | Path, open_once: Open) -> ModelFolder:
@@ -53,13 +70,33 @@ def find_parts(path: str | Path, open_once: Open) -> ModelFolder:
             "a folder with the model's files",
             f"Download a release first, for instance with: hf download {release} --local-dir FOLDER",
         )
-    if not any(folder.iterdir()):
+    if not listed(folder):
         raise CheckpointNotFound(f"{folder} is empty", "a folder with the model's files", "Finish the download")
     if (folder / "model_index.json").is_file():
         return _diffusers(folder)
     if (folder / "high_noise_model").is_dir() or (folder / "low_noise_model").is_dir() or sibling_config(folder):
         return _official(folder)
     return _comfyui(folder, open_once)
+
+
+def holds_part(folder: Path, open_once: Open) -> bool:
+    """Whether a folder holds one part of a model, as `open_weights` opens it, and nothing beside it.
+
+    Raises:
+        CheckpointError: a folder that no model lies in; see `weights_below`.
+    """
+    if _named(folder, (*_WHOLE, *_OFFICIAL_TEXT)):
+        return False
+    if find_index(folder) is not None:
+        return True
+    files = weights_below(folder)
+    if not are_one_part(files) or any(file.parent != folder for file in files):
+        return False
+    return len(files) > 1 or not all(find_part(kind, open_once(files[0])) for kind in MODEL)  # else an all-in-one file
+
+
+def _named(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    return [path for path in listed(folder) if any(fnmatchcase(path.name, pattern) for pattern in patterns)]
 
 
 def _official(folder: Path) -> ModelFolder:
@@ -74,11 +111,10 @@ def _official(folder: Path) -> ModelFolder:
         "official",
         high=high if two else folder,
         low=low if two else None,
-        vae=_only(folder, ("*VAE*.pth", "*VAE*.safetensors"), "VAE file (Wan2.1_VAE.pth or Wan2.2_VAE.pth)"),
-        text_encoder=_only(
-            folder, ("models_t5*.pth", "models_t5*.safetensors"), "text encoder (models_t5_umt5-xxl-enc-bf16.pth)"
-        ),
+        vae=_only(folder, _OFFICIAL_VAE, "VAE file (Wan2.1_VAE.pth or Wan2.2_VAE.pth)"),
+        text_encoder=_only(folder, _OFFICIAL_TEXT, "text encoder (models_t5_umt5-xxl-enc-bf16.pth)"),
         tokenizer=_part(folder / "google" / "umt5-xxl", "the tokenizer"),
+        image_encoder=next(iter(_named(folder, _OFFICIAL_CLIP)), None),
     )
 
 
@@ -90,7 +126,8 @@ def _diffusers(folder: Path) -> ModelFolder:
     )
     if not isinstance(second, list) or len(second) != 2 or not is_ratio:
         raise CheckpointError(
-            f"{folder / 'model_index.json'} has transformer_2 {second!r} and boundary_ratio {boundary!r}",
+            f"{folder / 'model_index.json'} has transformer_2 {quoted(second, 100)} and boundary_ratio "
+            f"{quoted(boundary, 60)}",
             "the names of a library and a class, and a number from 0 to 1",
             "Download the file again",
         )
@@ -109,13 +146,14 @@ def _diffusers(folder: Path) -> ModelFolder:
         text_encoder=_part(folder / "text_encoder", "the text encoder"),
         tokenizer=_part(folder / "tokenizer", "the tokenizer"),
         boundary=boundary,
+        image_encoder=folder / "image_encoder" if (folder / "image_encoder").is_dir() else None,
     )
 
 
 def _comfyui(folder: Path, open_once: Open) -> ModelFolder:
     files = single_files(folder)
     candidates = {kind: [file for file in files if find_part(kind, open_once(file))] for kind in PARTS}
-    for kind in PARTS:
+    for kind in MODEL:
         if not candidates[kind]:
             raise CheckpointNotFound(
                 f"{folder} has no {PARTS[kind].removeprefix('a ')}",
@@ -128,13 +166,26 @@ def _comfyui(folder: Path, open_once: Open) -> ModelFolder:
     high, low, named = _experts(experts, folder)
     vaes = candidates["vae"]
     if len(vaes) > 1:  # one for the 14B models and one for the 5B, as ComfyUI's own folders have them
-        channels = infer_dit(open_part(open_once(high), "dit")).out_channels
-        vaes = [file for file in vaes if infer_vae(open_part(open_once(file), "vae")).z_channels == channels] or vaes
+        channels = infer_dit(identify_part(open_once(high), "dit"), sibling_config(high)).out_channels
+        own = [file for file in vaes if infer_vae(identify_part(open_once(file), "vae")).z_channels == channels]
+        vaes = own or vaes
     vae, text_encoder = _single(vaes, "vae", folder), _single(candidates["text_encoder"], "text_encoder", folder)
-    return ModelFolder("comfyui", high, low, vae, text_encoder, tokenizer=text_encoder, named=named)
+    image_encoder = _image_encoder(candidates["image_encoder"], high, folder, open_once)
+    return ModelFolder("comfyui", high, low, vae, text_encoder, text_encoder, named=named, image_encoder=image_encoder)
 
 
-def _experts(experts: dict[Path, str | None], folder: Path) -> tuple[Path, Path | None, bool]:
+def _image_encoder(files: list[Path], dit: Path, folder: Path, open_once: Open) -> Path | None:
+    """The CLIP vision encoder that the transformer takes, of those in the folder; None where it takes none."""
+    width = infer_dit(identify_part(open_once(dit), "dit"), sibling_config(dit)).image_dim if files else 0
+    if not width:
+        return None
+    if len(files) > 1:  # such as ViT-L of other models
+        towers = {file: identify_part(open_once(file), "image_encoder") for file in files}
+        files = [file for file in files if towers[file].shape("embeddings.class_embedding") == (width,)] or files
+    return _single(files, "image_encoder", folder)
+
+
+def _experts(experts: Mapping[Path, str | None], folder: Path) -> tuple[Path, Path | None, bool]:
     """The pair, or the only file; and whether names or metadata say which is which.
 
     Args:
@@ -168,7 +219,7 @@ def _single(files: list[Path], kind: str, folder: Path) -> Path:
 
 
 def _only(folder: Path, patterns: tuple[str, ...], what: str) -> Path:
-    files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+    files = _named(folder, patterns)
     if not files:
         raise CheckpointNotFound(f"{folder} has no {what}", fix="Download the file as well")
     if len(files) > 1:

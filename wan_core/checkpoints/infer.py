@@ -1,16 +1,23 @@
 """Sizes of a model part from the shapes of its tensors, and the dtypes that they are stored in."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
-from ..config import DiTConfig, TextConfig, VAEConfig
-from ..errors import CheckpointError
+from ..config import DiTConfig, ImageEncoderConfig, TextConfig, VAEConfig
+from ..errors import CheckpointError, quoted
 from .formats import Weights
 
 _QUANT_MARKERS = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")  # only quantized files have these
+# Sizes of a transformer that stand in tensors of few families: the tensor, how many axes it has, and which one it is.
+_BRANCHES = (
+    ("image_dim", "img_emb.proj.1.weight", 2, 1),
+    ("image_positions", "img_emb.emb_pos", 3, 1),
+    ("reference_channels", "ref_conv.weight", 4, 1),
+)
 _SHORT_DTYPES = {
     torch.float32: "fp32",
     torch.float16: "fp16",
@@ -59,10 +66,13 @@ def infer_dit(weights: Weights, config: DiTConfig | Mapping | None = None) -> Di
     if vace:
         inferred["vace_layers"] = tuple(range(0, layers, max(1, layers // vace)))[:vace]
         inferred["vace_channels"] = weights.shape("vace_patch_embedding.weight", 5)[1]
+    for name, tensor, rank, axis in _BRANCHES:
+        if tensor in weights:
+            inferred[name] = weights.shape(tensor, rank)[axis]
     for name in ("dim", "layers"):
         if stated.get(name, inferred[name]) != inferred[name]:
             raise CheckpointError(
-                f"{weights.source} has {name} {inferred[name]} and its config says {stated[name]!r}",
+                f"{weights.source} has {name} {inferred[name]} and its config says {quoted(stated[name])}",
                 "the config of this model",
             )
     return DiTConfig(**inferred | stated)
@@ -87,7 +97,8 @@ def infer_vae(weights: Weights, config: VAEConfig | Mapping | None = None) -> VA
     for name, size in sizes.items():
         if config and config.get(name, size) != size:
             raise CheckpointError(
-                f"{weights.source} has {name} {size} and its config says {config[name]!r}", "the config of this VAE"
+                f"{weights.source} has {name} {size} and its config says {quoted(config[name])}",
+                "the config of this VAE",
             )
     return inferred
 
@@ -108,6 +119,27 @@ def infer_text(weights: Weights, config: TextConfig | Mapping | None = None) -> 
         "buckets": buckets,
     }
     return TextConfig(**inferred | TextConfig.values(config or {}))
+
+
+def infer_image_encoder(weights: Weights, config: ImageEncoderConfig | None = None) -> ImageEncoderConfig:
+    """Sizes of a CLIP vision tower from its tensors; heads are taken to be 80 wide, as in ViT-H.
+
+    Raises:
+        CheckpointError: another width, or positions that are no square of patches and a class.
+    """
+    if config is not None:
+        return config
+    dim, patch = weights.shape("embeddings.patch_embedding.weight", 4)[::3]
+    positions = weights.shape("embeddings.position_embedding.weight", 2)[0]
+    layers, side = _layers(weights, "encoder.layers"), math.isqrt(max(positions - 1, 0))
+    if dim % 80 or side**2 + 1 != positions or layers > 64:
+        raise CheckpointError(
+            f"{weights.source} is a vision encoder of width {dim} with {positions} positions and {layers + 1} layers",
+            "CLIP ViT-H/14, 1280 wide with 257 positions and 32 layers",
+            "Use clip_vision_h, or models_clip_open-clip-xlm-roberta-large-vit-huge-14 of the release",
+        )
+    ffn_dim = weights.shape("encoder.layers.0.mlp.fc1.weight", 2)[0]
+    return ImageEncoderConfig(dim, ffn_dim, dim // 80, layers, patch, patch * side)
 
 
 def quant_marker(names: Iterable[str]) -> str | None:

@@ -8,12 +8,18 @@ from ..errors import CheckpointError
 from ..text.encoder import HUGGING_FACE
 from .families import family_of
 
-PARTS: Final = {"dit": "a diffusion transformer", "vae": "a VAE", "text_encoder": "a umT5 text encoder"}
+PARTS: Final = {
+    "dit": "a diffusion transformer",
+    "vae": "a VAE",
+    "text_encoder": "a umT5 text encoder",
+    "image_encoder": "a CLIP vision encoder",
+}
 # What stands before a part's names in a single file; the first that fits is taken.
 PREFIXES: Final = {
     "dit": ("", "model.diffusion_model.", "diffusion_model."),
     "vae": ("", "vae.", "first_stage_model."),
     "text_encoder": ("", "text_encoders.umt5xxl.transformer."),
+    "image_encoder": ("",),
 }
 # kind → layout → names that only this layout has; one of them may be missing from a damaged file.
 SIGNATURE_KEYS: Final = {
@@ -33,6 +39,11 @@ SIGNATURE_KEYS: Final = {
         ),
         "gguf": ("enc.blk.0.attn_rel_b.weight", "enc.blk.0.ffn_gate.weight"),
     },
+    "image_encoder": {
+        "official": ("visual.cls_embedding", "visual.transformer.0.attn.to_qkv.weight"),
+        "huggingface": ("vision_model.embeddings.class_embedding", "vision_model.pre_layrnorm.weight"),
+        "transformers": ("embeddings.class_embedding", "pre_layrnorm.weight"),
+    },
 }
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
@@ -41,12 +52,19 @@ DIT: tuple[Rule, ...] = (
     (r"^condition_embedder\.(time|text)_embedder\.linear_1\.", r"\1_embedding.0."),
     (r"^condition_embedder\.(time|text)_embedder\.linear_2\.", r"\1_embedding.2."),
     (r"^condition_embedder\.time_proj\.", "time_projection.1."),
+    (r"^condition_embedder\.image_embedder\.norm1\.", "img_emb.proj.0."),
+    (r"^condition_embedder\.image_embedder\.ff\.net\.0\.proj\.", "img_emb.proj.1."),
+    (r"^condition_embedder\.image_embedder\.ff\.net\.2\.", "img_emb.proj.3."),
+    (r"^condition_embedder\.image_embedder\.norm2\.", "img_emb.proj.4."),
+    (r"^condition_embedder\.image_embedder\.pos_embed$", "img_emb.emb_pos"),
     (r"^proj_out\.", "head.head."),
     (r"^scale_shift_table$", "head.modulation"),
     (r"\.scale_shift_table$", ".modulation"),
     (r"\.attn1\.", ".self_attn."),
     (r"\.attn2\.", ".cross_attn."),
     (r"\.to_([qkv])\.", r".\1."),
+    (r"\.add_([kv])_proj\.", r".\1_img."),
+    (r"\.norm_added_k\.", ".norm_k_img."),
     (r"\.to_out\.0\.", ".o."),
     (r"\.norm2\.", ".norm3."),  # diffusers numbers the norms in order of use
     (r"\.ffn\.net\.0\.proj\.", ".ffn.0."),
@@ -99,13 +117,34 @@ _TEXT_GGUF: tuple[Rule, ...] = (
     (r"\.ffn_down\.", ".ffn.fc2."),
 )
 
+# The vision tower is loaded under the names of transformers: the official file has q, k and v in one tensor.
+_IMAGE_OFFICIAL: tuple[Rule, ...] = (
+    (r"^visual\.(patch_embedding\.weight)$", r"vision_model.embeddings.\1"),
+    (r"^visual\.cls_embedding$", "vision_model.embeddings.class_embedding"),
+    (r"^visual\.pos_embedding$", "vision_model.embeddings.position_embedding.weight"),
+    (r"^visual\.pre_norm\.", "vision_model.pre_layrnorm."),
+    (r"^visual\.post_norm\.", "vision_model.post_layernorm."),
+    (r"^visual\.transformer\.(\d+)\.", r"vision_model.encoder.layers.\1."),
+    (r"\.norm([12])\.", r".layer_norm\1."),
+    (r"\.attn\.to_qkv\.", ".self_attn.qkv_proj."),
+    (r"\.attn\.proj\.", ".self_attn.out_proj."),
+    (r"\.mlp\.0\.", ".mlp.fc1."),
+    (r"\.mlp\.2\.", ".mlp.fc2."),
+)
+
 _TABLES: Final[Mapping[tuple[str, str], tuple[Rule, ...]]] = {
     ("dit", "diffusers"): DIT,
     ("text_encoder", "huggingface"): _TEXT,
     ("text_encoder", "gguf"): _TEXT_GGUF,
+    ("image_encoder", "official"): _IMAGE_OFFICIAL,
+    ("image_encoder", "transformers"): ((r"^", "vision_model."),),
 }
-# Tensors in the file that are no parameters: the tokenizer, and a tied copy of shared.weight.
-_NOT_PARAMETERS: Final = {"text_encoder": ("spiece_model", "encoder.embed_tokens.weight")}
+# Tensors in the file that are no parameters: a norm that diffusers' first conversions of Wan2.1 image-to-video have and
+# no code uses; the tokenizer, and a tied copy of shared.weight.
+_NOT_PARAMETERS: Final = {
+    "dit": re.compile(r"blocks\.\d+\.attn2\.norm_added_q\.weight"),
+    "text_encoder": re.compile(r"spiece_model|encoder\.embed_tokens\.weight"),
+}
 
 
 def find_part(kind: str, names: Iterable[str]) -> tuple[str, str] | None:
@@ -133,12 +172,9 @@ def to_official(kind: str, names: Iterable[str], source: str) -> dict[str, str]:
             raise CheckpointError(what, PARTS[kind], "Check that the file is in the right place")
         raise no_part(source, names, PARTS[kind])
     prefix, layout = found
-    table = _table(kind, layout, names)
-    return {
-        rename(name[len(prefix) :], table): name
-        for name in names
-        if name.startswith(prefix) and name[len(prefix) :] not in _NOT_PARAMETERS.get(kind, ())
-    }
+    table, beside = _table(kind, layout, names), _NOT_PARAMETERS.get(kind)
+    own = {name: name[len(prefix) :] for name in names if name.startswith(prefix)}
+    return {rename(bare, table): name for name, bare in own.items() if beside is None or not beside.fullmatch(bare)}
 
 
 def no_part(source: str, names: Iterable[str], needed: str) -> CheckpointError:

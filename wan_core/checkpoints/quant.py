@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, excerpt
 from .formats import Weights
 from .formats.ggml import FORMATS
 
@@ -58,6 +58,8 @@ class QuantizedTensor(Tensor):
     def dequantize_rows(self, ids: Tensor) -> Tensor:
         """Some rows of a matrix: ids (…) int64 → (…, columns)."""
         stored, scale, flat = self.stored, self.scale, ids.flatten()
+        if self.qtype and self.shape[1] % FORMATS[self.qtype].weights:  # blocks that reach over the end of a row
+            return self.dequantize()[ids]
         stored = stored.view(self.shape[0], -1, stored.shape[1])[flat].flatten(0, 1) if self.qtype else stored[flat]
         scale = scale[flat] if scale is not None and scale.ndim else scale
         return self._dequantize(stored, scale).view(*ids.shape, self.shape[1])
@@ -126,13 +128,42 @@ def check_quantization(weights: Weights) -> None:
     Raises:
         CheckpointError: a layer is stored in a format that only ComfyUI can dequantize.
     """
-    for layer, (quant, rotated) in _layer_formats(weights).items():
-        if quant not in _SUPPORTED or rotated:
+    for layer, quant in foreign_layers(weights).items():
+        raise CheckpointError(
+            f"{weights.source} stores {excerpt(layer, 100)} as {excerpt(quant, 80)}",
+            ", ".join(_SUPPORTED) + ", or GGUF",
+            "Load this file in ComfyUI, where its loader node takes it, or use another file of the same model",
+        )
+
+
+def check_scales(weights: Weights) -> None:
+    """
+    Raises:
+        CheckpointError: whole numbers without a scale, or a scale that is neither one number nor one for each row.
+    """
+    whole = next((name for name, t in weights.info.items() if not (t.qtype or t.dtype.is_floating_point)), None)
+    if whole is not None:
+        dtype = str(weights.info[whole].dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{weights.source} stores {whole} as {dtype} without a scale", "floating-point numbers", "Download it again"
+        )
+    for name, scale in weights.scales.items():
+        shape = weights.info[name].shape
+        if scale.numel() not in (1, shape[0] if len(shape) == 2 else 1):
             raise CheckpointError(
-                f"{weights.source} stores {layer} as {quant}{' with a rotation' if rotated else ''}",
-                ", ".join(_SUPPORTED) + ", or GGUF",
+                f"{weights.source} has {scale.numel()} scales for {name} of shape {shape}",
+                "one, or one for each row of a matrix",
                 "Load this file in ComfyUI, or use another file of the same model",
             )
+
+
+def foreign_layers(weights: Weights) -> dict[str, str]:
+    """Stored name of a layer → its format, of those that only ComfyUI can dequantize."""
+    return {
+        layer: f"{quant} with a rotation" if rotated else quant
+        for layer, (quant, rotated) in _layer_formats(weights).items()
+        if quant not in _SUPPORTED or rotated
+    }
 
 
 def _layer_formats(weights: Weights) -> dict[str, tuple[str, bool]]:
@@ -146,7 +177,7 @@ def _layer_formats(weights: Weights) -> dict[str, tuple[str, bool]]:
             for name in markers
         }
         layers |= json.loads(weights.metadata.get(_HEADER_JSON, "{}")).get("layers", {})
-        return {layer: (quant["format"], bool(quant.get("convrot"))) for layer, quant in layers.items()}
+        return {layer: (quant["format"], _is_rotated(quant)) for layer, quant in layers.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{weights.source} has notes about its quantization that cannot be read",
@@ -155,19 +186,14 @@ def _layer_formats(weights: Weights) -> dict[str, tuple[str, bool]]:
         ) from error
 
 
-def quantized_weight(weights: Weights, name: str, dtype: torch.dtype, device: torch.device) -> QuantizedTensor:
-    """A weight that `mark_quantized` marked, to be computed with in `dtype`.
+def _is_rotated(quant: dict) -> bool:
+    """ComfyUI reads the word in two places."""
+    return bool(quant.get("convrot", quant.get("params", {}).get("convrot")))
 
-    Raises:
-        CheckpointError: its scale is of another size.
-    """
+
+def quantized_weight(weights: Weights, name: str, dtype: torch.dtype, device: torch.device) -> QuantizedTensor:
+    """A weight that `mark_quantized` marked and whose scale `check_scales` has seen, to be computed with in `dtype`."""
     info, scale = weights.info[name], weights.scales.get(name)
-    if scale is not None and scale.numel() not in (1, info.shape[0]):
-        raise CheckpointError(
-            f"{weights.source} has {scale.numel()} scales for {name} of shape {info.shape}",
-            "one, or one for each row",
-            "Load this file in ComfyUI, or use another file of the same model",
-        )
     if scale is not None:
         scale = (scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1, 1)).to(device)
     qtype = info.qtype if info.qtype in FORMATS else ""

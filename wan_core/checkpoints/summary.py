@@ -1,18 +1,21 @@
 """`inspect`: what a file or folder is, from headers alone."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..config import DiTConfig, TextConfig, VAEConfig
+from ..config import DiTConfig, ImageEncoderConfig, TextConfig, VAEConfig
 from ..errors import CheckpointNotFound
-from .build import sibling_config
-from .families import describe_dit, family_of
-from .formats import Weights, checked_path, holds_part, open_weights
-from .infer import describe_dtypes, infer_dit, infer_text, infer_vae, quant_marker
-from .key_maps import PARTS, find_part, no_part, to_official
+from ..memory import typed_oom
+from .build import check_part
+from .families import describe_dit
+from .folders import holds_part
+from .formats import Weights, checked_path, open_weights
+from .infer import describe_dtypes, quant_marker
+from .key_maps import PARTS, find_part, no_part
 from .model_files import open_model
-from .quant import mark_quantized
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class PartInfo:
     """One model part.
 
     Attributes:
-        kind: dit | vae | text_encoder.
+        kind: dit | vae | text_encoder | image_encoder.
         layout: official | diffusers | huggingface | comfyui (official names under a prefix) | gguf.
         family: such as "i2v-a14b expert" or "Wan2.1 VAE".
         quantisation: dtypes, and the tensor name that marks a quantised file.
@@ -34,7 +37,7 @@ class PartInfo:
     quantisation: str
     parameters: int
     size: int
-    config: DiTConfig | VAEConfig | TextConfig | None = None
+    config: DiTConfig | VAEConfig | TextConfig | ImageEncoderConfig | None = None
 
     def __str__(self) -> str:
         return (
@@ -50,7 +53,7 @@ class FolderInfo:
     Attributes:
         layout: official | diffusers | comfyui.
         family: name of the preset that its defaults come from.
-        parts: one or two experts (high-noise first), VAE, text encoder.
+        parts: one or two experts (high-noise first), VAE, text encoder, and the vision encoder of models with CLIP.
         boundary: as the folder states it, or None.
     """
 
@@ -69,28 +72,26 @@ class FolderInfo:
         return "\n".join([head, *(str(part) for part in self.parts)])
 
 
+@typed_oom()
 def inspect(path: str | Path) -> PartInfo | FolderInfo:
     """What a weight file, a folder of shards, or a whole model folder is. Reads headers, never a weight.
 
     Raises:
-        CheckpointError: damaged, incomplete, nothing of the Wan family, or a model whose parts do not belong together.
+        CheckpointError: what loading it would refuse: damaged, incomplete, of a family or a quantization that is not
+            loaded here, nothing of the Wan family, or parts that do not belong together.
     """
     path = checked_path(path)
     if not path.exists():
         raise CheckpointNotFound(f"{path} does not exist", "a weight file, a folder of shards, or a model folder")
-    if path.is_file() or _is_part(path):
-        return _part_of(path, open_weights(path))
+    open_once = functools.cache(open_weights)
+    if path.is_file() or holds_part(path, open_once):
+        return _part_of(path, open_once(path))
     model = open_model(path)
     experts = [model.high] if model.low is None else [model.high, model.low]
     kinds = {"dit": experts, "vae": [model.vae], "text_encoder": [model.text_encoder]}
+    kinds["image_encoder"] = [] if model.image_encoder is None else [model.image_encoder]
     parts = [_part(Path(weights.source), weights, kind) for kind, files in kinds.items() for weights in files]
     return FolderInfo(path, model.layout, model.preset.name, tuple(parts), model.boundary)
-
-
-def _is_part(folder: Path) -> bool:
-    """Whether a folder holds one part (weights, and none of the files that make a whole model)."""
-    whole = ("model_index.json", "high_noise_model", "low_noise_model", "google")
-    return holds_part(folder) and not any((folder / name).exists() for name in whole)
 
 
 def _part_of(path: Path, weights: Weights) -> PartInfo:
@@ -104,38 +105,31 @@ def _part_of(path: Path, weights: Weights) -> PartInfo:
 def _part(path: Path, weights: Weights, kind: str) -> PartInfo:
     marker = quant_marker(weights)
     prefix, layout = find_part(kind, weights) or ("", "")
-    part = mark_quantized(weights.renamed(to_official(kind, weights, weights.source)))
-    config, family = _DESCRIBE[kind](part)
+    part = check_part(weights, kind)
     return PartInfo(
         path,
         kind,
         weights.format if weights.is_ggml else "comfyui" if prefix else layout,
-        family,
-        describe_dtypes(part) + (f", quantised ({marker})" if marker else ""),
-        sum(info.parameters for info in part.info.values()),
+        _DESCRIBE[kind](part.config),
+        describe_dtypes(part.weights) + (f", quantised ({marker})" if marker else ""),
+        sum(info.parameters for info in part.weights.info.values()),
         weights.size,
-        config,
+        part.config,
     )
 
 
-def _describe_dit(part: Weights) -> tuple[DiTConfig, str]:
-    config, family = infer_dit(part, sibling_config(part.source)), family_of(part, part.metadata)
-    return config, describe_dit(config) if family.loads else f"{family.name}, which is not loaded here"
+def _describe_text(config: TextConfig) -> str:
+    return "umT5-xxl" if config == TextConfig() else f"umT5 of width {config.dim}"
 
 
-def _describe_vae(part: Weights) -> tuple[VAEConfig, str]:
-    config = infer_vae(part)
-    return config, f"Wan{config.version} VAE"
+def _describe_image_encoder(config: ImageEncoderConfig) -> str:
+    return "CLIP ViT-H/14" if config == ImageEncoderConfig() else f"CLIP ViT of width {config.dim}"
 
 
-def _describe_text(part: Weights) -> tuple[TextConfig, str]:
-    config = infer_text(part)
-    return config, "umT5-xxl" if config == TextConfig() else f"umT5 of width {config.dim}"
-
-
-# kind → its config, and what to call it
-_DESCRIBE: dict[str, Callable[[Weights], tuple[DiTConfig | VAEConfig | TextConfig, str]]] = {
-    "dit": _describe_dit,
-    "vae": _describe_vae,
+# kind → what to call a part of these sizes
+_DESCRIBE: dict[str, Callable[[Any], str]] = {
+    "dit": describe_dit,
+    "vae": lambda config: f"Wan{config.version} VAE",
     "text_encoder": _describe_text,
+    "image_encoder": _describe_image_encoder,
 }

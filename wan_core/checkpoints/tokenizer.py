@@ -3,11 +3,20 @@
 import struct
 from pathlib import Path
 
+import torch
+
 from ..errors import CheckpointError
-from ..text import Tokenizer
+from ..memory import typed_oom
+from ..text import LARGEST_PROTO, Tokenizer
 from .formats import Weights, open_weights
 
+_ARRAYS = "tokenizer.ggml."
+_PIECES = ("tokens", "scores", "token_type")
+_TYPES = range(1, 7)  # of a piece: normal 1, unknown 2, control 3, user-defined 4, unused 5, byte 6
+_LARGEST_SCORE = 1e30  # what float32 holds
 
+
+@typed_oom()
 def open_tokenizer(source: str | Path | Weights, max_length: int = 512) -> Tokenizer:
     """From a tokenizer's folder, or from a text encoder that embeds it: ComfyUI's .safetensors, or GGUF.
 
@@ -19,6 +28,18 @@ def open_tokenizer(source: str | Path | Weights, max_length: int = 512) -> Token
     return Tokenizer.from_proto(embedded_tokenizer(source), max_length)
 
 
+def check_tokenizer(source: Path | Weights) -> None:
+    """Whether `open_tokenizer` will find one there; nothing of it is read.
+
+    Raises:
+        CheckpointError: no tokenizer is there.
+    """
+    if isinstance(source, Path):
+        Tokenizer.file_in(source)
+    elif _embedded(source) is None and not all(_ARRAYS + name in source.arrays for name in _PIECES):
+        raise _no_tokenizer(source)
+
+
 def embedded_tokenizer(source: str | Path | Weights) -> bytes:
     """The serialised sentencepiece model in a text encoder's file.
 
@@ -26,10 +47,26 @@ def embedded_tokenizer(source: str | Path | Weights) -> bytes:
         CheckpointError: the file holds none.
     """
     weights = source if isinstance(source, Weights) else open_weights(source)
-    name = next((name for name in weights if name.endswith("spiece_model")), None)
-    if name is not None:
-        return weights.tensor(name).numpy().tobytes()
-    return _from_arrays(weights)
+    name = _embedded(weights)
+    if name is None:
+        return _from_arrays(weights)
+    info = weights.info[name]
+    if info.dtype != torch.uint8 or info.qtype or info.parameters > LARGEST_PROTO:
+        raise _damaged(weights, f"{info.parameters:,} numbers of {info.dtype} under spiece_model", "bytes")
+    return weights.tensor(name).numpy().tobytes()
+
+
+def _embedded(weights: Weights) -> str | None:
+    """The tensor that holds a sentencepiece model."""
+    return next((name for name in weights if name.endswith("spiece_model")), None)
+
+
+def _no_tokenizer(weights: Weights) -> CheckpointError:
+    return CheckpointError(
+        f"{weights.source} holds no tokenizer",
+        "ComfyUI's umT5 file, with the tensor spiece_model, or a GGUF file with tokens, scores and token types",
+        "Use umt5_xxl_fp16.safetensors from Comfy-Org, or an official folder",
+    )
 
 
 def _from_arrays(weights: Weights) -> bytes:
@@ -37,24 +74,32 @@ def _from_arrays(weights: Weights) -> bytes:
 
     Source: sentencepiece_model.proto; the tokenizer keys of docs/gguf.md.
     """
-    key = "tokenizer.ggml."
-    tokens, scores, types = (weights.metadata_array(key + name) for name in ("tokens", "scores", "token_type"))
-    if not tokens or not scores or not types or not len(tokens) == len(scores) == len(types):
-        raise CheckpointError(
-            f"{weights.source} holds no tokenizer",
-            "ComfyUI's umT5 file, with the tensor spiece_model, or a GGUF file with tokens, scores and token types",
-            "Use umt5_xxl_fp16.safetensors from Comfy-Org, or an official folder",
-        )
+    key = _ARRAYS
+    tokens = weights.metadata_array(key + "tokens", str)
+    scores, types = weights.metadata_array(key + "scores", float), weights.metadata_array(key + "token_type", int)
+    charsmap = weights.metadata_array(key + "precompiled_charsmap", int)
+    if not tokens or not len(tokens) == len(scores) == len(types):
+        raise _no_tokenizer(weights)
+    if not all(abs(score) < _LARGEST_SCORE for score in scores):
+        raise _damaged(weights, "scores that are no finite numbers", "logarithms of probabilities")
+    if not all(type_ in _TYPES for type_ in types):
+        raise _damaged(weights, "tokens of unknown types", f"types from {min(_TYPES)} to {max(_TYPES)}")
+    if not all(0 <= byte < 256 for byte in charsmap):
+        raise _damaged(weights, "a table of characters that is not made of bytes", "numbers from 0 to 255")
     pieces = b"".join(
         _field(1, _field(1, token.encode()) + b"\x15" + struct.pack("<f", score) + _number(3, type_))
         for token, score, type_ in zip(tokens, scores, types, strict=True)
     )
     flags = {3: "add_space_prefix", 4: "remove_extra_whitespaces"}
-    normaliser = _field(2, bytes(weights.metadata_array(key + "precompiled_charsmap") or ()))
+    normaliser = _field(2, bytes(charsmap))
     normaliser += b"".join(_number(field, weights.metadata.get(key + name) != "False") for field, name in flags.items())
     # A unigram model; unknown 2, end of sequence 1, no start of sequence, padding 0.
     unigram = _number(3, 1) + _number(40, 2) + _number(42, 1) + _number(43, 0)
     return pieces + _field(2, unigram) + _field(3, normaliser)
+
+
+def _damaged(weights: Weights, found: str, needed: str) -> CheckpointError:
+    return CheckpointError(f"{weights.source} has a damaged tokenizer: {found}", needed, "Download it again")
 
 
 def _varint(value: int) -> bytes:

@@ -25,6 +25,34 @@ NUMBERS = (
 )
 
 
+FILES = (
+    ("--image", "image", "first frame: image-to-video, TI2V-5B, Fun-Control, Fun-InP"),
+    ("--last-image", "last_image", "last frame: image-to-video A14B, first-and-last-frame, Fun-InP"),
+    ("--video", "video", "what controls the clip (VACE, Fun-Control), or is edited (Bernini-R)"),
+    ("--mask", "mask", "white where VACE generates, black where it keeps the video"),
+)
+
+
+def add_inputs(parser: ArgumentParser) -> None:
+    """Images, frames and masks."""
+    group = parser.add_argument_group("images and frames", "Which of them a model takes, it says where one is wrong.")
+    for flag, name, text in FILES:
+        group.add_argument(flag, dest=name, metavar="FILE", help=text)
+    group.add_argument(
+        "--reference",
+        dest="reference_images",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="reference image: VACE and Bernini-R, where it may be repeated, and Fun-Control",
+    )
+
+
+def any_input(options: Namespace) -> bool:
+    """Whether an image, a video or a mask was given."""
+    return any(getattr(options, name) for name in (*(name for _, name, _ in FILES), "reference_images"))
+
+
 def add_numbers(parser: ArgumentParser) -> None:
     """Size, length, steps, guidance and schedule."""
     group = parser.add_argument_group("numbers", "Left out: the official default of the model.")

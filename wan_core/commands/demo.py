@@ -26,6 +26,7 @@ def run(options: Namespace) -> int:
     import torch
 
     from ..checkpoints.model_files import open_model
+    from ..config import PRESETS
     from ..demo.release import DEMO_NUMBERS, demo_model
     from ..demo.sheet import save_sheet
     from ..media.read import read_video
@@ -33,10 +34,11 @@ def run(options: Namespace) -> int:
     from ..pipeline.inputs import Inputs
 
     generation = pipeline_options(Namespace(**vars(options), **DEMO_NUMBERS))
+    task = "t2v-a14b" if options.image is None else "i2v-a14b"
+    check_room(Inputs.resolve(PRESETS[task], generation).request, options.out)  # refused before anything is copied
     with tempfile.TemporaryDirectory() as folder:
-        files = open_model(demo_model("i2v-a14b" if options.image else "t2v-a14b", folder))
+        files = open_model(demo_model(task, folder))
         request = Inputs.resolve(files.preset, generation).request
-        check_room(request, options.out)
         pipe = WanPipeline.from_files(files, torch_dtype=torch.float32)
         make_clip(pipe, request, generation, options.out)
     sheet = save_sheet(read_video(options.out), Path(options.out).with_suffix(".png"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import OK
-from .arguments import add_dtype, add_numbers, dtype_of, pipeline_options
+from .arguments import add_dtype, add_inputs, add_numbers, dtype_of, pipeline_options
 
 if TYPE_CHECKING:
     from ..pipeline import Request, WanPipeline
@@ -32,18 +32,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="TEXT",
         help="what it should not show (default: the official text)",
     )
-    add("--image", metavar="FILE", help="first frame, for image-to-video models and the 5B")
-    add("--last-image", metavar="FILE", help="last frame, for image-to-video models")
-    add("--video", metavar="FILE", help="control video, for VACE models")
-    add("--mask", metavar="FILE", help="white where VACE generates, black where it keeps the video")
-    add(
-        "--reference",
-        dest="reference_images",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="reference image for VACE; may be repeated",
-    )
     add("--seed", type=int, help="same seed, same clip (default: drawn, and stored in the file)")
     add(
         "--lora",
@@ -64,6 +52,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "clip (default: 0)",
     )
     add_dtype(parser, "what to compute in (default: as the weights are stored)")
+    add_inputs(parser)
     add_numbers(parser)
 
 
@@ -74,8 +63,7 @@ def run(options: Namespace) -> int:
     from ..pipeline import WanPipeline
     from ..pipeline.inputs import Inputs
 
-    if options.device:
-        usable_device(options.device)
+    usable_device(options.device)
     get_backend(options.attention)  # both are refused before a file is looked for
     files, generation = open_model(options.model), pipeline_options(options)
     request = Inputs.resolve(files.preset, generation).request  # refused before any weight is read

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, quoted
 from . import OK
 
 if TYPE_CHECKING:
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 
 NAME = "train"
 HELP = "train a VAE, an expert or a LoRA on a folder of clips"
+
+# Least and largest of each number; those of the schedule and of a clip's size are checked where they belong.
+_WHOLE = {
+    **dict.fromkeys(("steps", "batch", "save_every"), (1, 2**31)),
+    **dict.fromkeys(("image_steps", "gan_from"), (0, 2**31)),
+    "dim": (1, 1024),
+    "frames": (1, 2**16),
+    "side": (8, 2**14),
+    "seed": (-(2**43), 2**43),  # a step's own seed, of 64 bits, is this times a million
+}
+_REAL = {"lr": (1e-12, 1.0), "ema": (0.0, 1.0), "kl": (0.0, 1e6), "alpha": (1e-6, 1e6), "shift": (1e-3, 1e3)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,9 +110,9 @@ def _add_run(parser: argparse.ArgumentParser, lr: float, batch: int) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train what `options.what` names and write it into `options.out`."""
-    from ..devices import default_device, usable_device
+    from ..devices import usable_device
 
-    config, device = _run_config(options), usable_device(options.device or default_device())
+    config, device = _run_config(options), usable_device(options.device)
     if options.what == "vae":
         _train_vae(options, config, device)
     else:
@@ -113,10 +124,11 @@ def _run_config(options: argparse.Namespace) -> RunConfig:
     from ..training.run import RunConfig
     from ..validate import real_number, whole_number
 
-    real_number("--rate", options.lr, 0, above=True)
-    real_number("--ema", options.ema, 0, 1)
-    for name in ("steps", "batch", "save_every"):
-        whole_number(f"--{name.replace('_', '-')}", getattr(options, name), 1, 2**31)
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    for name in given.keys() & _WHOLE.keys():
+        whole_number(f"--{name.replace('_', '-')}", given[name], *_WHOLE[name])
+    for name in given.keys() & _REAL.keys():
+        real_number("--rate" if name == "lr" else f"--{name}", given[name], *_REAL[name])
     return RunConfig(
         steps=options.steps,
         lr=options.lr,
@@ -134,9 +146,7 @@ def _train_vae(options: argparse.Namespace, config: RunConfig, device: torch.dev
     from ..training.data import crops, list_clips, read_clip
     from ..training.run import TrainingRun
     from ..training.vae import VAELoss, VAELossWeights, new_vae, normalise_latents
-    from ..validate import whole_number
 
-    whole_number("--dim", options.dim, 1, 1024)
     if options.side % 8 or options.frames % 4 != 1:
         raise InputError(
             f"clips of {options.frames} frames and {options.side} pixels", "4n + 1 frames, a multiple of 8 pixels"
@@ -144,7 +154,7 @@ def _train_vae(options: argparse.Namespace, config: RunConfig, device: torch.dev
     perceptual = _perceptual(options.perceptual, device)
     clips = [read_clip(file) for file in list_clips(options.data)]
     vae = new_vae(VAEConfig(dim=options.dim, decoder_dim=options.dim), options.seed).to(device)
-    training = TrainingRun(options.out, {"vae": vae}, config)
+    training = TrainingRun(_made(options.out), {"vae": vae}, config)
     loss = VAELoss(VAELossWeights(kl=options.kl, gan_from=options.gan_from), perceptual)
     print(f"perceptual term: {options.perceptual}")
     image_steps = config.steps // 2 if options.image_steps is None else options.image_steps
@@ -183,15 +193,13 @@ def _train_transformer(options: argparse.Namespace, config: RunConfig, device: t
     from ..training.run import TrainingRun
 
     files = open_model(options.model)
-    preset, folder = files.preset, Path(options.out)
+    preset = files.preset
     levels = _noise_range(options, preset)
     frames, height, width = (
-        options.frames or preset.frames,
-        options.height or preset.height,
-        options.width or preset.width,
+        getattr(preset if getattr(options, name) is None else options, name) for name in ("frames", "height", "width")
     )
     shape = check_shape(frames, height, width, preset.vae, preset.dit)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _made(options.out)
     data = encode_folder(options.data, files, shape, folder / "cache.pt", device)
     model = _starting_weights(options, files)
     if options.what == "lora":
@@ -204,6 +212,15 @@ def _train_transformer(options: argparse.Namespace, config: RunConfig, device: t
         print(path)
     else:
         _write(model.state_dict(), path)
+
+
+def _made(folder: str) -> Path:
+    """The folder, made where there is none."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise InputError(f"--out {quoted(folder)} cannot be a folder ({error})", "a folder, or a new one") from error
+    return Path(folder)
 
 
 def _noise_range(options: argparse.Namespace, preset: Preset) -> NoiseRange:

@@ -45,9 +45,9 @@ def vcu(
         _check_size(f"reference {i + 1}", reference, (3, height, width))
 
     if mask is None:
-        mask = torch.ones(1, 1, 1, 1).expand(1, frames, height, width)
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.float32, device="cpu").expand(1, frames, height, width)
     if video is None:  # both halves are grey
-        grey = torch.zeros(1, 3, 1, height, width)
+        grey = torch.zeros(1, 3, 1, height, width, dtype=torch.float32, device="cpu")
         inactive = reactive = _encode(vae, (grey for _ in range(frames)))
     else:
         inactive = _encode(vae, _half(video, mask, generated=False))

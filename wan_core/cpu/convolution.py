@@ -94,7 +94,7 @@ def row_tiles(
     for top in range(0, height, count):
         bottom = min(top + count, height)
         fresh = slice(top, min(bottom + 1, height))
-        tile = torch.zeros(frames, bottom - top + 2, width, channels)
+        tile = torch.zeros(frames, bottom - top + 2, width, channels, dtype=torch.float32, device="cpu")
         if above is not None:
             tile[:, 0] = above
         yield slice(top, bottom), fresh, tile, tile[:, 1 : 1 + fresh.stop - top]
@@ -166,7 +166,7 @@ def blocks(channels: int, size: int) -> list[slice]:
 def channels_last_filters(weight: Tensor) -> Tensor:
     """(C_out, C, T, H, W) in float32, channels last; a few filters at a time, since a strided pass over all is slow."""
     taps = weight[0, 0].numel()
-    packed = torch.empty(len(weight), taps, weight.shape[1])
+    packed = torch.empty(len(weight), taps, weight.shape[1], dtype=torch.float32, device="cpu")
     for source, target in zip(weight.split(16), packed.split(16), strict=True):
         target.copy_(source.flatten(2).transpose(1, 2))
     return packed.unflatten(1, weight.shape[2:]).permute(0, 4, 1, 2, 3)

@@ -35,15 +35,17 @@ def make_dit(config: DiTConfig) -> WanDiT:
 class CpuBlock(Block):
     """A block of `CpuOps`; what comes in stays as it is."""
 
-    def forward(self, x: Tensor, mod: Modulation, rope: Tensor, text: CrossAttnKV) -> Tensor:
+    def forward(
+        self, x: Tensor, mod: Modulation, rope: Tensor, text: CrossAttnKV, image: CrossAttnKV | None = None
+    ) -> Tensor:
         if not suits(self, x, mod.rows, text.k):
-            return super().forward(x, mod, rope, text)
+            return super().forward(x, mod, rope, text, image)
         dtype = text.k.dtype
         i = mod.index if len(mod.rows) > 1 else None  # None: a row (1, 1, D) for all tokens
         shift1, scale1, gate1, shift2, scale2, gate2 = mod.parts(self.modulation)
         h = modulated(self.norm1, x, shift1[i], scale1[i]).to(dtype)
         x = add_self_attention(x, self.self_attn, h, rope, gate1[i])
-        x = add_cross_attention(x, self.cross_attn, in_float32(self.norm3, x).to(dtype), text)
+        x = add_cross_attention(x, self.cross_attn, in_float32(self.norm3, x).to(dtype), text, image)
         h = modulated(self.norm2, x, shift2[i], scale2[i]).to(dtype)
         return add_linear(x, self.ffn[2], linear_gelu(self.ffn[0], h), gate2[i], inplace=True)
 
@@ -75,13 +77,18 @@ def rotated(layer: SelfAttention, norm: RMSNorm, x: Tensor, rope: Tensor) -> Ten
     return torch.view_as_real(pairs.mul_(table.unsqueeze(-2))).flatten(-2).to(x.dtype)
 
 
-def add_cross_attention(x: Tensor, layer: CrossAttention, h: Tensor, text: CrossAttnKV) -> Tensor:
+def add_cross_attention(
+    x: Tensor, layer: CrossAttention, h: Tensor, text: CrossAttnKV, image: CrossAttnKV | None = None
+) -> Tensor:
     """x + layer(h), over x; x and h (B, L, D)."""
-    if folding_pays(layer, h, text):
+    if image is None and folding_pays(layer, h, text):
         return fold_output_projection(x, layer, h, text)
     attend = attention if layer.attention is sdpa else layer.attention
     q = layer.split(layer.norm_q(layer.q(h)))
-    return add_linear(x, layer.o, attend(q, *text).flatten(2), inplace=True)
+    out = attend(q, *text)
+    if image is not None:
+        out += (attention if layer.image_attention is sdpa else layer.image_attention)(q, *image)
+    return add_linear(x, layer.o, out.flatten(2), inplace=True)
 
 
 def folding_pays(layer: CrossAttention, h: Tensor, text: CrossAttnKV) -> bool:

@@ -78,7 +78,7 @@ class CpuOps:
     """Layer factories of the transformer, see `wan_core.ops`."""
 
     Linear, RMSNorm = Linear, RMSNorm
-    Conv3d, LayerNorm = nn.Conv3d, nn.LayerNorm
+    Conv2d, Conv3d, LayerNorm = nn.Conv2d, nn.Conv3d, nn.LayerNorm
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -4,7 +4,8 @@ Dimensions: B samples, L tokens in (t, h, w) order, D channels, n text tokens, U
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,14 @@ class Modulation:
         """base (1, n, D) + rows (U, 1 or n, D), as n parts (U, D); `part[index]` is what the tokens get."""
         return (base.to(self.rows) + self.rows).unbind(1)
 
+    def padded(self, before: int, behind: int) -> "Modulation":
+        """With so many more tokens before and behind, all at the timestep of the last one."""
+        if self.index.shape[1] == 1:
+            return self
+        last = self.index[:, -1:]
+        index = torch.cat((last.expand(-1, before), self.index, last.expand(-1, behind)), dim=1)
+        return replace(self, index=index)
+
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """x · (1 + scale) + shift; x (B, L, D), the others (B, 1 or L, D)."""
@@ -43,12 +52,17 @@ class CrossAttnKV(NamedTuple):
     v: Tensor
     bias: Tensor | None  # (1, n), or None where nothing is folded
 
+    def for_batch(self, size: int) -> "CrossAttnKV":
+        """The same for so many samples, where one serves them all."""
+        return CrossAttnKV(self.k.expand(size, -1, -1, -1), self.v.expand(size, -1, -1, -1), self.bias)
 
-class TextCache(NamedTuple):
-    """A prompt as the blocks see it: cross-attention keys and values of every main block and every VACE block."""
 
-    blocks: list[CrossAttnKV]
-    vace_blocks: list[CrossAttnKV]
+class CrossKeys(NamedTuple):
+    """A prompt and an image as the blocks see them: what the cross-attention of each attends to."""
+
+    blocks: Sequence[CrossAttnKV]  # the text, in every main block
+    vace_blocks: Sequence[CrossAttnKV]  # the text, in every VACE block
+    images: Sequence[CrossAttnKV | None]  # the image, in every main block; None in a model without an image branch
 
 
 def folded_scores(count: int, dtype: torch.dtype) -> Tensor:
@@ -94,14 +108,32 @@ class SelfAttention(Projections):
 
 
 class CrossAttention(Projections):
-    """Attention to text: no rotation, no mask."""
+    """Attention to text, and to an image where the model has a branch for it: no rotation, no mask.
+
+    `image_attention` stays what it was made with when another backend takes over: the image has few keys, and
+    SageAttention returns NaN for them.
+
+    Source: Wan2.1 wan/modules/model.py WanT2VCrossAttention, WanI2VCrossAttention.
+    """
+
+    def __init__(self, config: DiTConfig, ops, attention: Attention):
+        super().__init__(config, ops, attention)
+        self.image_attention = attention
+        if config.image_dim:
+            self.k_img = ops.Linear(config.dim, config.dim)
+            self.v_img = ops.Linear(config.dim, config.dim)
+            self.norm_k_img = ops.RMSNorm(config.dim, eps=config.eps)
 
     def text_keys(self, text: Tensor, bias: Tensor | None) -> CrossAttnKV:  # text (B, n, D)
         return CrossAttnKV(self.split(self.norm_k(self.k(text))), self.split(self.v(text)), bias)
 
-    def forward(self, x: Tensor, text: CrossAttnKV) -> Tensor:  # x (B, L, D)
+    def image_keys(self, image: Tensor, bias: Tensor | None) -> CrossAttnKV:  # image (B, n, D)
+        return CrossAttnKV(self.split(self.norm_k_img(self.k_img(image))), self.split(self.v_img(image)), bias)
+
+    def forward(self, x: Tensor, text: CrossAttnKV, image: CrossAttnKV | None = None) -> Tensor:  # x (B, L, D)
         q = self.split(self.norm_q(self.q(x)))  # (B, L, heads, head_dim)
-        return self.o(self.attention(q, *text).flatten(2))
+        out = self.attention(q, *text)
+        return self.o((out if image is None else out + self.image_attention(q, *image)).flatten(2))
 
 
 class Block(nn.Module):
@@ -122,13 +154,43 @@ class Block(nn.Module):
         )
         self.modulation = nn.Parameter(nn.init.normal_(torch.empty(1, 6, config.dim), std=config.dim**-0.5))
 
-    def forward(self, x: Tensor, mod: Modulation, rope: Tensor, text: CrossAttnKV) -> Tensor:
+    def forward(
+        self, x: Tensor, mod: Modulation, rope: Tensor, text: CrossAttnKV, image: CrossAttnKV | None = None
+    ) -> Tensor:
         """x (B, L, D) float32 → the same."""
         i, dtype = mod.index, text.k.dtype
         shift1, scale1, gate1, shift2, scale2, gate2 = mod.parts(self.modulation)  # each (U, D)
         x = x + gate1[i] * self.self_attn(modulate(self.norm1(x), shift1[i], scale1[i]).to(dtype), rope)
-        x = x + self.cross_attn(in_float32(self.norm3, x).to(dtype), text)
+        x = x + self.cross_attn(in_float32(self.norm3, x).to(dtype), text, image)
         return x + gate2[i] * self.ffn(modulate(self.norm2(x), shift2[i], scale2[i]).to(dtype))
+
+
+class ImageEmbedding(nn.Module):
+    """CLIP's tokens of one image, or of the first and the last frame, as tokens that the blocks attend to.
+
+    Source: Wan2.1 wan/modules/model.py MLPProj.
+    """
+
+    def __init__(self, config: DiTConfig, ops):
+        super().__init__()
+        width, dim = config.image_dim, config.dim
+        self.proj = nn.Sequential(
+            ops.LayerNorm(width), ops.Linear(width, width), nn.GELU(), ops.Linear(width, dim), ops.LayerNorm(dim)
+        )
+        self.positions = config.image_positions
+        if self.positions:
+            self.emb_pos = nn.Parameter(torch.zeros(1, self.positions, width))
+
+    def forward(self, image: Tensor, dtype: torch.dtype) -> Tensor:
+        """image (B, n, image_dim) → (B, n, D); tokens without a position are left out."""
+        if self.positions:
+            image = image[:, : self.positions].float()
+            image = image + self.emb_pos.to(image)[:, : image.shape[1]]
+        first, *layers, last = self.proj
+        image = in_float32(first, image).to(dtype)
+        for layer in layers:
+            image = layer(image)
+        return in_float32(last, image).to(dtype)
 
 
 class Head(nn.Module):

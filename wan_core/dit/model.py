@@ -1,9 +1,7 @@
 """The Wan diffusion transformer: embed → blocks → head."""
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -14,32 +12,23 @@ from torch import Tensor, nn
 from ..config import DiTConfig
 from ..errors import InputError
 from ..ops import Attention, in_float32, sdpa
-from .layers import Block, Head, Modulation, TextCache, folded_scores
+from .cache import Grid, RunCache, recall
+from .checks import check_inputs, check_streams
+from .layers import Block, CrossAttnKV, CrossKeys, Head, ImageEmbedding, Modulation, folded_scores
 from .rope import rope_table
 from .vace import VaceBlock, VaceState
 
-Grid = tuple[int, int, int]  # tokens along t, h and w
-
-
-@dataclass
-class RunCache:
-    """What a model keeps between the calls of one sampling run. Texts and timesteps are recognised by identity."""
-
-    text: list[tuple[Tensor, TextCache]] = field(default_factory=list)  # of every prompt so far
-    rope: tuple[tuple[Grid, torch.device], Tensor] | None = None  # of the last grid
-    time: tuple[Tensor, tuple[Tensor, Modulation]] | None = None  # of the last timesteps
-    time_rows: dict[float, tuple[Tensor, Tensor]] = field(default_factory=dict)  # timestep → e (D,), modulation (6, D)
-
 
 class WanDiT(nn.Module):
-    """Velocity prediction for T2V, I2V, TI2V and VACE models.
+    """Velocity prediction for T2V, I2V, TI2V, VACE, Fun-Control and Bernini models.
 
     Args:
-        config: sizes; `in_channels` and `vace_layers` decide which of the four it is.
+        config: sizes; channels and branches decide what the model takes besides a text.
         ops: namespace of layer factories, see `wan_core.ops`.
         attention: (q, k, v, bias) → out, shapes as in `wan_core.ops.sdpa`.
         block, vace_block: classes of the blocks; a host may bring subclasses.
-    Source: Wan2.2 wan/modules/model.py WanModel; Wan2.1 wan/modules/vace_model.py.
+    Source: Wan2.2 wan/modules/model.py WanModel; Wan2.1 wan/modules/model.py, vace_model.py; VideoX-Fun's ref_conv;
+    Bernini-R's streams of context.
     """
 
     def __init__(
@@ -59,6 +48,11 @@ class WanDiT(nn.Module):
         self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(dim, 6 * dim))
         self.blocks = nn.ModuleList(block(config, ops, attention) for _ in range(config.layers))
         self.head = Head(config, ops)
+        if config.image_dim:
+            self.img_emb = ImageEmbedding(config, ops)
+        if config.reference_channels:
+            patch = config.patch[1:]
+            self.ref_conv = ops.Conv2d(config.reference_channels, dim, kernel_size=patch, stride=patch)
         if config.vace_layers:
             self.vace_patch_embedding = ops.Conv3d(
                 config.vace_channels, dim, kernel_size=config.patch, stride=config.patch
@@ -81,6 +75,9 @@ class WanDiT(nn.Module):
         vace: Tensor | Sequence[Tensor] | None = None,
         vace_scale: float | Sequence[float] = 1.0,
         cache: RunCache | None = None,
+        context_latents: Sequence[Tensor] = (),
+        reference_latent: Tensor | None = None,
+        image_embeds: Tensor | None = None,
     ) -> Tensor:
         """Velocity of noisy latents.
 
@@ -92,19 +89,28 @@ class WanDiT(nn.Module):
             vace: (B, 96, T, H, W) control of a VACE model, or a list of them with one scale each.
             vace_scale: strength of the control.
             cache: kept by the caller for one sampling run, see `session`; None: nothing is kept.
+            context_latents: clips and images, each (B, C, T, H, W) of a size of its own, that a Bernini model edits or
+                takes things from.
+            reference_latent: (B, z, 1, H, W) image of a Fun-Control model, as large as a frame of x.
+            image_embeds: (B, n, image_dim) CLIP's tokens of an image, for a model with an image branch. None: the
+                branch attends to the text, as in ComfyUI.
+            Of y, a context, a reference and an image one may serve a whole batch.
         Returns:
             (B, C_out, T, H, W) float32.
         Raises:
             InputError: shapes that do not fit this model.
         """
         self._check(x, t, text, y, vace)
+        check_streams(self.config, x, context_latents, reference_latent, image_embeds)
         cache = RunCache() if cache is None else cache
         tokens, grid = self.embed(x if y is None else torch.cat((x, y.to(x).expand(len(x), -1, -1, -1, -1)), dim=1))
-        e, mod = self._time(t, cache)
-        keys, rope = self._text(text, cache), self._rope(grid, x.device, cache)
         controls = self.embed_vace(tokens, vace, vace_scale)
-        tokens = self.run_blocks(tokens, mod, rope, keys, controls)
-        return self.unpatchify(self.head(tokens, e, mod.index), grid)
+        tokens, grids, video = self.join(tokens, grid, reference_latent, context_latents)
+        e, mod = self._time(t, cache)
+        everywhere = mod.padded(video.start, tokens.shape[1] - video.stop)
+        keys, rope = self._keys(text, image_embeds, len(x), cache), self._rope(grids, x.device, cache)
+        tokens = self.run_blocks(tokens, everywhere, rope, keys, controls)
+        return self.unpatchify(self.head(tokens[:, video], e, mod.index), grid)
 
     def session(self) -> Callable[..., Tensor]:
         """This model for one sampling run: called as the model is, it keeps rotary tables, time embeddings, text
@@ -119,16 +125,17 @@ class WanDiT(nn.Module):
             cache.time = t, self.embed_time(t, cache)
         return cache.time[1]
 
-    def _text(self, text: Tensor, cache: RunCache) -> TextCache:
-        kept = next((kept for known, kept in cache.text if known is text), None)
-        if kept is None:
-            kept = self.embed_text(text)
-            cache.text.append((text, kept))
-        return kept
+    def _keys(self, text: Tensor, image: Tensor | None, batch: int, cache: RunCache) -> CrossKeys:
+        keys = recall(cache.text, text, lambda: self.embed_text(text))
+        if not self.config.image_dim:
+            return keys
+        images = recall(cache.images, text if image is None else image, lambda: self.embed_image(text, image))
+        return keys._replace(images=[kept.for_batch(batch) for kept in images])
 
-    def _rope(self, grid: Grid, device: torch.device, cache: RunCache) -> Tensor:
-        if cache.rope is None or cache.rope[0] != (grid, device):
-            cache.rope = (grid, device), self.rope(grid, device)
+    def _rope(self, grids: tuple[Grid, ...], device: torch.device, cache: RunCache) -> Tensor:
+        if cache.rope is None or cache.rope[0] != (grids, device):
+            tables = [self.rope(grid, device, source) for source, grid in enumerate(grids)]
+            cache.rope = (grids, device), tables[0] if len(tables) == 1 else torch.cat(tables)
         return cache.rope[1]
 
     def embed(self, x: Tensor) -> tuple[Tensor, Grid]:
@@ -137,9 +144,29 @@ class WanDiT(nn.Module):
         t, h, w = x.shape[2:]
         return x.flatten(2).transpose(1, 2).float().contiguous(), (t, h, w)
 
-    def rope(self, grid: Grid, device) -> Tensor:
-        """Rotary table (L, head_dim / 2) of the tokens."""
-        return rope_table([torch.arange(size) for size in grid], self.config.head_dim, device)
+    def join(
+        self, video: Tensor, grid: Grid, reference: Tensor | None, contexts: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Grid, ...], slice]:
+        """Reference, video (B, L, D) and contexts as one sequence, the grids of its streams, and where the video is.
+
+        A reference counts as a frame of the video, the one at position 0.
+        """
+        parts, grids, start = [video], [grid], 0
+        if reference is not None:
+            tokens = self.ref_conv(reference.to(self.compute_dtype).squeeze(2)).flatten(2).transpose(1, 2)
+            parts, grids, start = [tokens.float(), video], [(grid[0] + 1, *grid[1:])], tokens.shape[1]
+        for context in contexts:
+            tokens, size = self.embed(context)
+            parts.append(tokens)
+            grids.append(size)
+        where = slice(start, start + video.shape[1])
+        if len(parts) > 1:
+            video = torch.cat([part.expand(len(video), -1, -1) for part in parts], dim=1)
+        return video, tuple(grids), where
+
+    def rope(self, grid: Grid, device, source: int = 0) -> Tensor:
+        """Rotary table (L, head_dim / 2) of the tokens of a stream, see `rope_table`."""
+        return rope_table([torch.arange(size) for size in grid], self.config.head_dim, device, source)
 
     def embed_time(self, t: Tensor, cache: RunCache | None = None) -> tuple[Tensor, Modulation]:
         """Embedding (U, D) of the distinct timesteps in t and the blocks' modulation, each computed once in a run."""
@@ -154,8 +181,26 @@ class WanDiT(nn.Module):
         e, rows = (torch.stack(kept) for kept in zip(*(known[timestep] for timestep in timesteps), strict=True))
         return e, Modulation(rows, index if len(values) > 1 else index[:, :1])
 
-    def embed_text(self, text: Tensor) -> TextCache:
-        """Cross-attention keys and values of every block; the padding rows are folded together."""
+    def embed_text(self, text: Tensor) -> CrossKeys:
+        """Cross-attention keys and values of every block."""
+        tokens, bias = self._text_tokens(text)
+        vace_blocks = self.vace_blocks if self.config.vace_layers else ()
+        return CrossKeys(
+            [block.cross_attn.text_keys(tokens, bias) for block in cast(Iterable[Block], self.blocks)],
+            [block.cross_attn.text_keys(tokens, bias) for block in cast(Iterable[Block], vace_blocks)],
+            [None] * len(self.blocks),
+        )
+
+    def embed_image(self, text: Tensor, image: Tensor | None) -> list[CrossAttnKV]:
+        """Keys and values of every block's image branch: of an image (B, n, image_dim) or, without one, of the text.
+
+        The latter is what ComfyUI does; the official code always has an image.
+        """
+        tokens, bias = self._text_tokens(text) if image is None else (self.img_emb(image, self.compute_dtype), None)
+        return [block.cross_attn.image_keys(tokens, bias) for block in cast(Iterable[Block], self.blocks)]
+
+    def _text_tokens(self, text: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, n, D) of a text, its padding rows folded together, and the bias that makes up for it."""
         n, padding = text.shape[1], self.config.text_len - text.shape[1]
         text = text.to(self.compute_dtype)
         bias = None
@@ -163,12 +208,7 @@ class WanDiT(nn.Module):
             folded = folded_scores(padding, self.compute_dtype)
             text = F.pad(text, (0, 0, 0, len(folded)))
             bias = F.pad(folded, (n, 0)).to(text.device).unsqueeze(0)
-        text = self.text_embedding(text)
-        vace_blocks = self.vace_blocks if self.config.vace_layers else ()
-        return TextCache(
-            [block.cross_attn.text_keys(text, bias) for block in cast(Iterable[Block], self.blocks)],
-            [block.cross_attn.text_keys(text, bias) for block in cast(Iterable[Block], vace_blocks)],
-        )
+        return self.text_embedding(text), bias
 
     def embed_vace(self, x: Tensor, vace, scale) -> list[VaceState]:
         """Each VACE condition as it enters the control branch, joined with the video tokens x (B, L, D)."""
@@ -186,61 +226,31 @@ class WanDiT(nn.Module):
         return controls
 
     def run_blocks(
-        self, x: Tensor, mod: Modulation, rope: Tensor, text: TextCache, controls: list[VaceState]
+        self, x: Tensor, mod: Modulation, rope: Tensor, keys: CrossKeys, controls: list[VaceState]
     ) -> Tensor:
         """Tokens (B, L, D) through all blocks. Each VACE residual is made just before it is added; none is stored."""
         branch = {layer: n for n, layer in enumerate(self.config.vace_layers)}
         for i in range(len(self.blocks)):
-            x = self.run_block(i, x, mod, rope, text)
+            x = self.run_block(i, x, mod, rope, keys)
             if i in branch:
-                block, keys = cast(VaceBlock, self.vace_blocks[branch[i]]), text.vace_blocks[branch[i]]
+                block, text = cast(VaceBlock, self.vace_blocks[branch[i]]), keys.vace_blocks[branch[i]]
                 for c, (tokens, scale) in enumerate(controls):
-                    tokens, residual = block.vace_residual(tokens, mod, rope, keys)
+                    tokens, residual = block.vace_residual(tokens, mod, rope, text)
                     controls[c] = VaceState(tokens, scale)
                     x = x + residual * scale
         return x
 
-    def run_block(self, i: int, x: Tensor, mod: Modulation, rope: Tensor, text: TextCache) -> Tensor:
+    def run_block(self, i: int, x: Tensor, mod: Modulation, rope: Tensor, keys: CrossKeys) -> Tensor:
         """One main block."""
-        return self.blocks[i](x, mod, rope, text.blocks[i])
+        return self.blocks[i](x, mod, rope, keys.blocks[i], keys.images[i])
+
+    def _check(self, x: Tensor, t: Tensor, text: Tensor, y: Tensor | None, vace) -> None:
+        check_inputs(self.config, x, t, text, y, vace)
 
     def unpatchify(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, L, patch values) → (B, C_out, T, H, W); within a patch the channel varies fastest."""
         (t, h, w), (p, q, r) = grid, self.config.patch
         return rearrange(x, "b (t h w) (p q r c) -> b c (t p) (h q) (w r)", t=t, h=h, w=w, p=p, q=q, r=r).float()
-
-    def _check(self, x, t, text, y, vace) -> None:
-        config = self.config
-        for name, tensor in (("x", x), ("y", y)):
-            if tensor is not None and tensor.ndim != 5:
-                raise InputError(f"{name} of shape {tuple(tensor.shape)}", "a video latent (B, C, T, H, W)")
-        found = x.shape[1] + (0 if y is None else y.shape[1])
-        if found != config.in_channels:
-            raise InputError(
-                f"{found} input channels",
-                f"{config.in_channels} for this model",
-                "Image-to-video models take y= besides x; text-to-video models do not",
-            )
-        if y is not None and (y.shape[2:] != x.shape[2:] or len(y) not in (1, len(x))):
-            raise InputError(
-                f"y of shape {tuple(y.shape)} with x of shape {tuple(x.shape)}",
-                "equal (T, H, W), and one y or one for each",
-            )
-        if any(size % patch for size, patch in zip(x.shape[2:], config.patch, strict=True)):
-            raise InputError(f"latents of size {tuple(x.shape[2:])}", f"multiples of the patch {config.patch}")
-        tokens = math.prod(size // patch for size, patch in zip(x.shape[2:], config.patch, strict=True))
-        if t.ndim == 0 or len(t) not in (1, len(x)) or tuple(t.shape[1:]) not in ((), (tokens,)):
-            raise InputError(f"t of shape {tuple(t.shape)}", f"({len(x)},) or ({len(x)}, {tokens})")
-        if text.ndim != 3 or text.shape[1] > config.text_len or text.shape[2] != config.text_dim:
-            raise InputError(
-                f"text of shape {tuple(text.shape)}", f"(B, n, {config.text_dim}) with n at most {config.text_len}"
-            )
-        if vace is not None and not config.vace_layers:
-            raise InputError("a VACE condition for a model without a VACE branch", "a VACE checkpoint")
-        for control in () if vace is None else [vace] if isinstance(vace, Tensor) else vace:
-            if control.ndim != 5 or control.shape[1] != config.vace_channels or control.shape[2:] != x.shape[2:]:
-                expected = (len(x), config.vace_channels, *x.shape[2:])
-                raise InputError(f"a VACE condition of shape {tuple(control.shape)}", f"{expected}")
 
 
 def timestep_features(t: Tensor, dim: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 BASE = 10000.0
 
 
-def rope_table(positions: Sequence[Tensor], head_dim: int, device=None) -> Tensor:
+def rope_table(positions: Sequence[Tensor], head_dim: int, device=None, source: int = 0) -> Tensor:
     """Rotations (T·h·w, head_dim/2), complex64, tokens in (t, h, w) order with w fastest.
 
     Height and width get 2·(d//6) channels each and time the rest; each axis has its own frequency ladder.
@@ -16,13 +16,16 @@ def rope_table(positions: Sequence[Tensor], head_dim: int, device=None) -> Tenso
 
     Args:
         positions: of the tokens along t, h and w; 0, 1, 2, … in the official model.
-    Source: Wan2.2 wan/modules/model.py rope_params, rope_apply.
+        source: 0 for the video; n for the nth context of Bernini, all of whose tokens are turned by n more along a
+            ladder over the whole head.
+    Source: Wan2.2 wan/modules/model.py rope_params, rope_apply; Bernini's source ids.
     """
     spatial = 2 * (head_dim // 6)
+    sizes = head_dim - 2 * spatial, spatial, spatial
+    offsets = (source * _ladder(head_dim)).split([size // 2 for size in sizes])
     axes = []
-    for position, channels in zip(positions, (head_dim - 2 * spatial, spatial, spatial), strict=True):
-        ladder = BASE ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
-        angles = torch.outer(position.double(), ladder)
+    for position, channels, offset in zip(positions, sizes, offsets, strict=True):
+        angles = torch.outer(position.double(), _ladder(channels)) + offset
         axes.append(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
     t, h, w = (len(position) for position in positions)
     return (
@@ -37,6 +40,11 @@ def rope_table(positions: Sequence[Tensor], head_dim: int, device=None) -> Tenso
         .flatten(0, 2)
         .to(device)
     )
+
+
+def _ladder(channels: int) -> Tensor:
+    """Angle (channels/2,) between neighbouring positions of each channel pair."""
+    return BASE ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ class Experts:
     """The high-noise and the low-noise expert, or one model.
 
     Args:
-        high, low: models (x, t, text, y=, vace=, vace_scale=) → velocity, see `Expert`; they are given y and vace only
-            where there are any. `low=None`: `high` does every step.
+        high, low: models (x, t, text, y=, vace=, …) → velocity, see `Expert`; they are given the conditions that there
+            are. `low=None`: `high` does every step.
         boundary: in [0, 1], or None without `low`; `high` answers iff the step starts at t >= boundary·1000.
         cfg_high, cfg_low: guidance scale of each expert; 1 skips the negative pass.
     Raises:
@@ -62,6 +62,9 @@ class Experts:
         step_cache: float = 0.0,
         schedule: FlowSchedule | None = None,
         batch_cfg: bool = False,
+        context_latents: Sequence[Tensor] = (),
+        reference_latent: Tensor | None = None,
+        image_embeds: Tensor | None = None,
     ) -> Velocity:
         """The guided velocity (x, t) → v for one sampling run.
 
@@ -76,6 +79,7 @@ class Experts:
             schedule: what will be sampled; a step cache needs it.
             batch_cfg: ask the model for both passes of a single sample at once, as a batch of two. The models must take
                 rows of zeros for the padding of a text, as `WanDiT` does. Faster where a sample has few tokens.
+            context_latents, reference_latent, image_embeds: handed to the models as y is.
         Raises:
             InputError: guidance without a negative embedding; a step cache out of range or without a schedule.
         """
@@ -84,9 +88,12 @@ class Experts:
         together = isinstance(positive, Tensor)
         texts = _texts(positive, negative)
         stacked = _stacked_once(texts) if batch_cfg else [None] * len(texts)
-        conditions: dict[str, Any] = {} if y is None else {"y": y}
+        given = {"y": y, "vace": vace, "reference_latent": reference_latent, "image_embeds": image_embeds}
+        conditions: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if vace is not None:
-            conditions |= {"vace": vace, "vace_scale": vace_scale}
+            conditions["vace_scale"] = vace_scale
+        if context_latents:
+            conditions["context_latents"] = context_latents
         expert_for = Handoff(self).expert_for
         velocities: list[Velocity] = []
         for k, (text, both) in enumerate(zip(texts, stacked, strict=True)):

@@ -39,7 +39,7 @@ def draw_sigmas(
         low, high: range of σ after the shift; [boundary, 1] for the high-noise expert, [0, boundary] for the other.
     """
     first, last = (bound / (shift + (1 - shift) * bound) for bound in (low, high))  # the shift, inverted
-    uniform = torch.rand(count, generator=generator)
+    uniform = torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")
     return shift_sigma(first + (last - first) * uniform, shift)
 
 

@@ -10,7 +10,7 @@ from ..checkpoints.formats import open_weights
 from ..dit import WanDiT
 from ..errors import InputError
 from ..validate import real_number
-from .file import Lora, LoraReport, LowRank, read_lora, target_expert
+from .file import Change, Lora, LoraReport, LowRank, read_lora, target_expert
 
 STRONGEST = 100.0  # strengths lie between minus and plus this, as in ComfyUI's own loader
 
@@ -53,14 +53,22 @@ class AppliedLora:
         self._branches: list[tuple[nn.Module, Branch]] = []
         self._hooks: list = []
         self._originals: dict[str, Tensor] = {}
-        for name, change in lora.changes.items():
-            layer, parameter = model.get_submodule(name.rpartition(".")[0]), model.get_parameter(name)
-            if isinstance(change, LowRank) and isinstance(layer, nn.Linear) and "blocks." in name:
-                self._attach(layer, Branch(change, strength))
-            else:
-                self._originals[name] = parameter.data
-                delta = change.full().view(parameter.shape).to(parameter.device)
-                self._replace(name, (parameter.float() + strength * delta).to(parameter.dtype))
+        try:
+            for name, change in lora.changes.items():
+                self._apply(name, change, strength)
+        except BaseException:  # out of memory, say: all of it or nothing
+            self.remove()
+            raise
+
+    def _apply(self, name: str, change: Change, strength: float) -> None:
+        layer, parameter = self._model.get_submodule(name.rpartition(".")[0]), self._model.get_parameter(name)
+        if isinstance(change, LowRank) and isinstance(layer, nn.Linear) and "blocks." in name:
+            self._attach(layer, Branch(change, strength))
+        else:
+            delta = change.full().view(parameter.shape).to(parameter.device)
+            changed = (parameter.float() + strength * delta).to(parameter.dtype)
+            self._originals[name] = parameter.data
+            self._replace(name, changed)
 
     def _attach(self, layer: nn.Module, branch: Branch) -> None:
         _branches(layer).append(branch)
@@ -133,10 +141,16 @@ class LoraStack:
         target = expert or (target_expert(weights) if pair else None)
         chosen = [target] if target in self._experts else list(self._experts)
         loras = {name: read_lora(weights, self._experts[name], name if pair else None) for name in chosen}
-        for name, lora in loras.items():
-            applied = AppliedLora(self._experts[name], lora, strength)
-            where = f" on the {name}-noise expert" if pair else ""
-            self._applied.append((applied, f"{lora.report.source} at {strength}{where}"))
+        before = len(self._applied)
+        try:
+            for name, lora in loras.items():
+                applied = AppliedLora(self._experts[name], lora, strength)
+                where = f" on the {name}-noise expert" if pair else ""
+                self._applied.append((applied, f"{lora.report.source} at {strength}{where}"))
+        except BaseException:
+            self._unload(before)
+            raise
+        for lora in loras.values():
             log.log(logging.WARNING if lora.report.unknown else logging.INFO, "%s", lora.report)
             for warning in lora.report.base_warnings:
                 log.warning("%s", warning)
@@ -144,5 +158,8 @@ class LoraStack:
 
     def unload(self) -> None:
         """Leave the experts as they were loaded."""
-        while self._applied:
+        self._unload(0)
+
+    def _unload(self, kept: int) -> None:
+        while len(self._applied) > kept:
             self._applied.pop()[0].remove()

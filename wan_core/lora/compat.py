@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..checkpoints.formats import Weights
-from ..errors import CheckpointError
+from ..errors import CheckpointError, excerpt
 
 Sizes = Mapping[str, tuple[int, ...]]  # official parameter name → size
 
@@ -74,7 +74,7 @@ def nothing_applies(source: str, tensors: int, unknown: list[str]) -> Checkpoint
             f"{name} is a {kind}, not a LoRA", "up and down matrices", "In ComfyUI its own LoRA loader reads it"
         )
     return CheckpointError(
-        f"none of the {tensors} tensors of {name} applies{first and f', such as {first}'}",
+        f"none of the {tensors} tensors of {name} applies{first and f', such as {excerpt(first)}'}",
         "a LoRA for Wan2.1 or Wan2.2",
         "Check that the file is a LoRA of this family",
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..checkpoints.formats import Weights, from_state_dict, open_weights
 from ..checkpoints.identify import expert_from_name
 from ..checkpoints.key_maps import DIT, rename
-from ..errors import CheckpointError
+from ..errors import CheckpointError, some
 from .compat import Sizes, base_warnings, nothing_applies, size_mismatch
 
 # What trainers write after a module's name → what the tensor is.
@@ -28,16 +28,8 @@ _SUFFIXES = (
 )
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer_2.", "transformer.", "base_model.model.")
 _KOHYA = re.compile(r"^lora_unet__?")  # the second underscore is Wan-Fun's
-# The CLIP branch of Wan2.1 I2V: how to recognise its tensors, and what diffusers calls its modules.
+# The CLIP branch of Wan2.1 I2V: how to recognise its tensors.
 _WAN21_IMAGE = re.compile(r"k_img|v_img|img_emb|add_[kv]_proj|norm_added|image_embedder")
-_WAN21_DIFFUSERS = (
-    (r"\.add_([kv])_proj\.", r".\1_img."),
-    (r"\.norm_added_k\.", ".norm_k_img."),
-    (r"^condition_embedder\.image_embedder\.norm1\.", "img_emb.proj.0."),
-    (r"^condition_embedder\.image_embedder\.ff\.net\.0\.proj\.", "img_emb.proj.1."),
-    (r"^condition_embedder\.image_embedder\.ff\.net\.2\.", "img_emb.proj.3."),
-    (r"^condition_embedder\.image_embedder\.norm2\.", "img_emb.proj.4."),
-)
 
 
 @dataclass(frozen=True)
@@ -114,10 +106,9 @@ class LoraReport:
         if self.expert:
             line += f" to the {self.expert}-noise expert"
         if self.unknown:
-            more = ", …" if len(self.unknown) > 3 else ""
-            line += f", {len(self.unknown)} unknown: {', '.join(self.unknown[:3])}{more}"
+            line += f", {len(self.unknown)} unknown: {some(self.unknown)}"
         if self.misfits:
-            line += f", {len(self.misfits)} for other input channels skipped: {', '.join(self.misfits)}"
+            line += f", {len(self.misfits)} for other input channels skipped: {some(self.misfits)}"
         if self.skipped:
             line += f", {len(self.skipped)} of the Wan2.1 image branch skipped"
         return line
@@ -239,7 +230,7 @@ def _official_module(module: str, flat: Mapping[str, str]) -> str:
         return flat.get(_KOHYA.sub("", module), module)
     for prefix in _PREFIXES:
         module = module.removeprefix(prefix)
-    return rename(module + ".", (*_WAN21_DIFFUSERS, *DIT)).removesuffix(".")
+    return rename(module + ".", DIT).removesuffix(".")
 
 
 def _change(parts: Mapping[str, Tensor], target: str, source: str) -> Change:

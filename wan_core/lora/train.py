@@ -19,9 +19,13 @@ class LoRALinear(nn.Module):
         super().__init__()
         self.layer, self.scale = layer.requires_grad_(False), alpha / rank
         bound = math.sqrt(3 / layer.in_features)
-        down = (torch.rand(rank, layer.in_features, generator=generator) * 2 - 1) * bound
+        down = (
+            torch.rand(rank, layer.in_features, generator=generator, dtype=torch.float32, device="cpu") * 2 - 1
+        ) * bound
         self.lora_down = nn.Parameter(down.to(layer.weight.device))
-        self.lora_up = nn.Parameter(torch.zeros(layer.out_features, rank, device=layer.weight.device))
+        self.lora_up = nn.Parameter(
+            torch.zeros(layer.out_features, rank, dtype=torch.float32, device=layer.weight.device)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         update = (x.to(self.lora_down) @ self.lora_down.T) @ self.lora_up.T
@@ -57,7 +61,9 @@ def lora_state(model: WanDiT) -> dict[str, Tensor]:
             prefix = f"diffusion_model.{name}"
             state[f"{prefix}.lora_down.weight"] = module.lora_down.detach().contiguous()
             state[f"{prefix}.lora_up.weight"] = module.lora_up.detach().contiguous()
-            state[f"{prefix}.alpha"] = torch.tensor(module.scale * len(module.lora_down))
+            state[f"{prefix}.alpha"] = torch.tensor(
+                module.scale * len(module.lora_down), dtype=torch.float32, device="cpu"
+            )
     if not state:
         raise InputError("a model without LoRA", "add_lora(model, rank)")
     return state

@@ -1,21 +1,14 @@
-"""The ffmpeg program that imageio-ffmpeg brings: finding it and running it."""
+"""Asking ffmpeg for things: whether it works, and a file from what it is fed."""
 
 import functools
-import signal
-import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import IO
-
-import imageio_ffmpeg
 
 from ..errors import VideoError
+from .program import OTHER_FFMPEG, Ffmpeg, program_path
 
-PIPE_BYTES = 2**20  # room for frames that wait for ffmpeg while the next ones are made
+LISTING = 2**20  # bytes, many times as many as ffmpeg's list of encoders takes
 QUIET = ("-hide_banner", "-loglevel", "error")
-_FIX = "Reinstall imageio-ffmpeg, or point the environment variable IMAGEIO_FFMPEG_EXE at a working ffmpeg"
 
 
 def find_ffmpeg() -> str:
@@ -24,22 +17,21 @@ def find_ffmpeg() -> str:
     Raises:
         VideoError: none, or a broken one.
     """
-    try:
-        path = imageio_ffmpeg.get_ffmpeg_exe()
-        _try_encoder(path, Path(path).stat().st_mtime_ns)
-    except VideoError:
-        raise
-    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
-        raise VideoError(f"no ffmpeg can be run ({error})", "ffmpeg, to write mp4 files", _FIX) from error
+    path = program_path()
+    _try_encoder(path, Path(path).stat().st_mtime_ns)
     return path
 
 
 @functools.cache
 def _try_encoder(path: str, changed: int) -> None:
     """Raises VideoError unless the program at `path`, last changed at `changed`, runs and has libx264."""
-    run = subprocess.run([path, "-hide_banner", "-encoders"], capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
-    if run.returncode or b"libx264" not in run.stdout:
-        raise VideoError(f"{path} ended with exit code {run.returncode} or lacks libx264", "ffmpeg with libx264", _FIX)
+    with Ffmpeg(("-hide_banner", "-encoders"), "it lists its encoders", gives=True) as run:
+        encoders = run.read(LISTING)
+        reason = run.finish()
+    if reason or b"libx264" not in encoders:
+        raise VideoError(
+            f"{path} ended with {reason or 'exit code 0'} or lacks libx264", "ffmpeg with libx264", OTHER_FFMPEG
+        )
 
 
 def options(values: Mapping[str, object]) -> tuple[str, ...]:
@@ -47,40 +39,16 @@ def options(values: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(word for name, value in values.items() for word in (f"-{name}", str(value)))
 
 
-def feed(arguments: Iterable[str], data: Iterable[bytes | memoryview]) -> str:
+def feed(arguments: Iterable[str], data: Iterable[bytes | memoryview], task: str = "it encodes") -> str:
     """Run ffmpeg with `data` as its standard input.
 
     Returns:
         "" when it ended well, else its last words, or how it ended.
+    Raises:
+        VideoError: it hangs.
     """
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), *QUIET, "-y", *arguments]
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors)
-        assert process.stdin is not None
-        _enlarge(process.stdin)
-        try:
-            for piece in data:
-                process.stdin.write(piece)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # ffmpeg is gone; its exit code says why
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        return _reason(process.returncode, errors) if process.wait() else ""
-
-
-def _enlarge(pipe: IO[bytes]) -> None:
-    with suppress(ImportError, AttributeError, OSError):  # a system may not have this, or not allow it
-        import fcntl
-
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-
-
-def _reason(code: int, errors: IO[bytes]) -> str:
-    errors.seek(0)
-    words = errors.read().decode("utf-8", "replace").strip().splitlines()[-3:]
-    if code < 0:
-        words.append(f"killed by {signal.Signals(-code).name}")
-    return " / ".join(words) or f"exit code {code}"
+    with Ffmpeg((*QUIET, "-y", *arguments), task, takes=True) as run:
+        for piece in data:
+            if not run.write(piece):
+                break  # ffmpeg is gone, or listens no more; its exit code says why
+        return run.finish()

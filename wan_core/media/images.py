@@ -13,6 +13,8 @@ from .pixels import from_uint8, is_unit
 from .read import iter_video, video_info
 from .resize import cover_smoothly
 
+Fit = Callable[[Tensor, int, int], Tensor]
+
 
 def load_image(source, name: str = "image") -> Tensor:
     """An image as (3, H, W) float32 in [-1, 1].
@@ -32,6 +34,8 @@ def load_image(source, name: str = "image") -> Tensor:
 
 def _from_file(path: str | Path, name: str) -> Tensor:
     try:
+        if Path(path).is_fifo():
+            raise OSError("opening a named pipe would block")
         with Image.open(path) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     except FileNotFoundError as error:
@@ -100,21 +104,22 @@ def clip_info(source, name: str = "video") -> tuple[int, int, int]:
     raise _refusal(source, name, "a path, a list of images, or a (3, T, H, W) tensor")
 
 
-def load_video(source, frames: int, height: int, width: int, name: str = "video") -> Tensor:
+def load_video(source, frames: int, height: int, width: int, name: str = "video", fit: Fit = cover_smoothly) -> Tensor:
     """The first frames of a clip at the wanted size, (3, T, H, W) float32 in [-1, 1]; scaled one frame at a time.
 
     Args:
         source: what `clip_info` takes.
+        fit: how a frame (3, H, W) gets a height and a width.
     Raises:
         InputError: not a clip, or too short. VideoError: a file that cannot be read.
     """
     available = clip_info(source, name)[0]
     if available < frames:
         raise InputError(f"{name} has {available} frames", f"{frames}, as many as num_frames")
-    video = torch.empty(3, frames, height, width)
+    video = torch.empty(3, frames, height, width, dtype=torch.float32, device="cpu")
     count = 0
     for image in _first_frames(source, frames):
-        video[:, count] = cover_smoothly(load_image(image, f"{name}[{count}]"), height, width)
+        video[:, count] = fit(load_image(image, f"{name}[{count}]"), height, width)
         count += 1
     if count < frames:
         raise VideoError(f"{name} can be read for {count} of its frames", f"{frames}, as many as num_frames")

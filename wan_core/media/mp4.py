@@ -3,7 +3,6 @@
 import itertools
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..errors import InputError, VideoError
+from ..errors import InputError, VideoError, WanError
 from ..validate import real_number
 from .ffmpeg import feed, find_ffmpeg, options
-from .metadata import to_ffmetadata
-from .pixels import is_unit, unit_to_uint8
+from .metadata import metadata_file
+from .part import FREE_SPACE, ClipKept, remove, rename, reserve
+from .pixels import clip_to_uint8
 from .read import count_frames
 
 LONGEST_NAME = 240  # bytes; file systems allow 255, and the unfinished file has a longer name
@@ -36,8 +36,10 @@ H264 = options(
         "color_range": "tv",
     }
 )
-# In fragments, each playable as soon as it is written.
-CONTAINER = options({"movflags": "frag_keyframe+empty_moov+default_base_moof+use_metadata_tags", "f": "mp4"})
+# In fragments, each playable as soon as it is complete, which is when it leaves ffmpeg.
+CONTAINER = options(
+    {"movflags": "frag_keyframe+empty_moov+default_base_moof+use_metadata_tags", "flush_packets": 1, "f": "mp4"}
+)
 
 
 def export_to_video(frames, path: str | Path, fps: float = 16) -> str:
@@ -51,7 +53,7 @@ def export_to_video(frames, path: str | Path, fps: float = 16) -> str:
         InputError: frames of another shape or with values that are not finite.
         VideoError: the file cannot be written.
     """
-    frames = _as_uint8(frames)
+    frames = clip_to_uint8(frames)
     write_mp4((frames[i : i + 1] for i in range(len(frames))), path, fps)
     return str(path)
 
@@ -74,7 +76,9 @@ def write_mp4(
         audio: (waveform (channels, samples) in [-1, 1], samples a second); cut, or filled with silence, to the length
             of the frames.
     Raises:
-        VideoError: ffmpeg missing, failed or killed, or the disk is full. The incomplete file is removed.
+        VideoError: ffmpeg missing, failed, killed or hanging, or the disk is full. The incomplete file is removed.
+            Where it is only the sound that has no room, or the name that cannot be had, the clip is kept: the message
+            says where.
     """
     path = check_output(path)
     fps = real_number("fps", fps, 0, 1000, above=True)
@@ -82,21 +86,19 @@ def write_mp4(
     first = next(chunks, None)
     if first is None:
         raise InputError("no frames to write")
-    part = _reserve(path)
+    part = reserve(path)
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            written = _encode(
-                itertools.chain([first], chunks), first.shape[1:3], part, fps, metadata or {}, Path(scratch)
-            )
-            if audio is not None:
-                _add_sound(part, audio, written, fps, Path(scratch))
+        written = _encode(itertools.chain([first], chunks), first.shape[1:3], part, fps, metadata or {})
+        if audio is not None:
+            part = _with_sound(part, path, audio, written, fps)
         found = count_frames(part)
         if found != written:
             raise VideoError(f"{part} holds {found} of {written} frames", fix="Save again; the disk may be failing")
-        _flush(part)
-        part.replace(path)
+        rename(part, path)
+    except ClipKept:
+        raise
     except BaseException:
-        part.unlink(missing_ok=True)
+        remove(part)
         raise
     return written
 
@@ -115,6 +117,19 @@ def check_output(path: str | Path, raw_bytes: int = 0) -> Path:
         raise InputError(
             f"the output is {path.name[:80]}", f"a name that ends in .mp4, of at most {LONGEST_NAME} bytes"
         )
+    try:
+        _check_folder(path, max(1 << 20, raw_bytes // COMPRESSION))
+    except WanError:
+        raise
+    except OSError as error:
+        raise VideoError(
+            f"{path.parent} cannot be used ({error.strerror})", "a folder that can be written to"
+        ) from error
+    find_ffmpeg()
+    return path
+
+
+def _check_folder(path: Path, needed: int) -> None:
     if path.is_dir() or not path.parent.is_dir():
         wrong = path if path.is_dir() else path.parent
         raise InputError(
@@ -123,29 +138,15 @@ def check_output(path: str | Path, raw_bytes: int = 0) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise VideoError(f"{path.parent} cannot be written to", "write permission")
     free = shutil.disk_usage(path.parent).free
-    needed = max(1 << 20, raw_bytes // COMPRESSION)
     if free < needed:
-        raise VideoError(
-            f"{path.parent} has {free / 2**20:.0f} MiB free",
-            f"about {needed >> 20} MiB",
-            "Free some space",
-        )
-    find_ffmpeg()
-    return path
+        raise VideoError(f"{path.parent} has {free / 2**20:.0f} MiB free", f"about {needed >> 20} MiB", FREE_SPACE)
 
 
 def _encode(
-    chunks: Iterable[np.ndarray],
-    size: tuple[int, int],
-    part: Path,
-    fps: float,
-    metadata: Mapping[str, str],
-    scratch: Path,
+    chunks: Iterable[np.ndarray], size: tuple[int, int], part: Path, fps: float, metadata: Mapping[str, str]
 ) -> int:
     """Write all frames, of (height, width), and the metadata into `part`; how many frames there were."""
     height, width = size
-    stored = scratch / "metadata.txt"  # a file, because a command line has room for 128 KiB a word
-    stored.write_text(to_ffmetadata(metadata), "utf-8", "replace")
     written = 0
 
     def raw() -> Iterator[memoryview]:
@@ -157,16 +158,33 @@ def _encode(
             written += len(chunk)
 
     frames = options({"f": "rawvideo", "pix_fmt": "rgb24", "s": f"{width}x{height}", "r": f"{fps:g}", "i": "pipe:0"})
-    inputs = (*frames, *options({"f": "ffmetadata", "i": stored}))
-    chosen = options({"map": "0:v", "map_metadata": 1, "g": max(1, round(fps))})  # a fragment a second
-    reason = feed((*inputs, *chosen, *H264, *CONTAINER, f"file:{part}"), raw())
+    with metadata_file(metadata, part.parent) as notes:
+        inputs = (*frames, *options({"f": "ffmetadata", "i": notes}))
+        chosen = options({"map": "0:v", "map_metadata": 1, "g": max(1, round(fps))})  # a fragment a second
+        reason = feed(
+            (*inputs, *chosen, *H264, *_low_delay(fps), *CONTAINER, f"file:{part}"), raw(), f"it writes {part}"
+        )
     if reason:
         raise _failure(reason, part, written)
     return written
 
 
-def _add_sound(part: Path, audio: Sound, written: int, fps: float, scratch: Path) -> None:
-    """Put sound of exactly the clip's length beside its frames, which are copied as they are.
+def _low_delay(fps: float) -> tuple[str, ...]:
+    """x264's limits to how many frames it holds back, which a killed run loses: less than a second of them.
+
+    A second of lookahead and a thread for each core hold 23 frames on 2 cores and 36 on 12.
+    """
+    ahead, threads = max(1, round(fps / 4)), max(1, round(fps * 3 / 8))
+    return options(
+        {
+            "x264-params": f"rc-lookahead={min(40, ahead)}:sync-lookahead=0",
+            "threads": min(threads, 3 * (os.cpu_count() or 1) // 2 or 1),  # x264's own number, where that is less
+        }
+    )
+
+
+def _with_sound(part: Path, path: Path, audio: Sound, written: int, fps: float) -> Path:
+    """A file in place of `part` with sound of exactly the clip's length; the frames are copied as they are.
 
     This is a second pass: while frames come one by one their number is unknown, and where ffmpeg itself would cut the
     sound depends on how fast they come.
@@ -174,72 +192,34 @@ def _add_sound(part: Path, audio: Sound, written: int, fps: float, scratch: Path
     waveform, rate = audio
     samples = round(written / fps * rate)
     sound = pad(waveform.float().cpu(), (0, max(0, samples - waveform.shape[1])))[:, :samples]
-    silent = shutil.copy(part, scratch / "silent.mp4")
     raw = options({"f": "f32le", "ar": rate, "ac": len(sound), "i": "pipe:0"})
     chosen = ("-map", "0:v", "-map", "1:a", *options({"map_metadata": 0, "c:v": "copy", "c:a": "aac"}))
-    arguments = ("-i", f"file:{silent}", *raw, *chosen, *CONTAINER, f"file:{part}")
-    reason = feed(arguments, [sound.T.contiguous().numpy().data])
-    if reason:
-        raise _failure(reason, part, written)
+    try:
+        whole = reserve(path)
+    except VideoError as error:
+        raise ClipKept(part, error.found, "without its sound") from error
+    try:
+        arguments = ("-i", f"file:{part}", *raw, *chosen, *CONTAINER, f"file:{whole}")
+        reason = feed(arguments, [sound.T.contiguous().numpy().data], f"it adds sound to {part}")
+        if _is_full(reason):
+            raise ClipKept(part, f"{part.parent} has no space for the sound ({reason})", "without its sound")
+        if reason:
+            raise _failure(reason, part, written)
+    except BaseException:
+        remove(whole)
+        raise
+    remove(part)
+    return whole
+
+
+def _is_full(reason: str) -> bool:
+    return any(words in reason for words in ("No space left", "File too large", "SIGXFSZ", "quota exceeded"))
 
 
 def _failure(reason: str, part: Path, written: int) -> VideoError:
-    full = any(words in reason for words in ("No space left", "File too large", "SIGXFSZ"))
+    full = _is_full(reason)
     return VideoError(
         f"ffmpeg stopped after {written} frames: {reason}",
         f"space in {part.parent}" if full else "",
-        "Free some space, then save again" if full else "Save again; the latents are kept in the output object",
+        FREE_SPACE if full else "Save again; the latents are kept in the output object",
     )
-
-
-def _reserve(path: Path) -> Path:
-    """A `.part` name that no other writer has."""
-    number = 0
-    while True:
-        part = path.with_name(f"{path.name}{f'.{number}' if number else ''}.part")
-        try:
-            part.touch(exist_ok=False)
-            return part
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise VideoError(f"{part} cannot be created ({error.strerror})") from error
-
-
-def _flush(part: Path) -> None:
-    """Write the file's buffers to the disk, before it is renamed."""
-    with part.open("rb+") as file:
-        try:
-            os.fsync(file.fileno())
-        except OSError as error:
-            raise VideoError(f"{part} cannot be flushed to disk ({error.strerror})", fix="Free some space") from error
-
-
-def _as_uint8(frames) -> np.ndarray:
-    """Frames in any form → (T, H, W, 3) uint8."""
-    if not isinstance(frames, (Tensor, np.ndarray)):
-        frames = [_as_array(frame) for frame in frames] if isinstance(frames, Iterable) else []
-        if len({frame.shape for frame in frames}) != 1:
-            raise InputError("no frames, or frames of different sizes", "frames of one size (H, W, 3)")
-        frames = np.stack(frames)
-    frames = _as_array(frames)
-    if frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise InputError(
-            f"frames of shape {frames.shape}",
-            "one clip (T, H, W, 3) with at least one frame",
-            "Pass out.frames[0], not out.frames",
-        )
-    if frames.dtype == np.uint8:
-        return frames
-    if frames.dtype.kind != "f" or not is_unit(frames):
-        raise InputError(
-            f"frames of {frames.dtype} with values from {frames.min()} to {frames.max()}", "uint8, or floats in [0, 1]"
-        )
-    return np.stack([unit_to_uint8(frame.astype(np.float32)) for frame in frames])
-
-
-def _as_array(frames) -> np.ndarray:
-    if isinstance(frames, Tensor):
-        frames = frames.detach().cpu()
-        return (frames.float() if frames.is_floating_point() else frames).numpy()
-    return np.asarray(frames)

@@ -1,17 +1,22 @@
 """Video files to frames, and the strings stored in them."""
 
 import itertools
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 
 from ..errors import InputError, VideoError
+from .ffmpeg import QUIET, options
 from .metadata import from_ffmetadata
+from .program import Ffmpeg
+
+PICTURES_ONLY = ("-an", "-sn", "-dn")
+# Each picture begins with its size: "P6", width and height, and the largest value, in a line each.
+PPM = options({"fps_mode": "passthrough", "pix_fmt": "rgb24", "c:v": "ppm", "f": "image2pipe"})
+_PPM_HEAD = re.compile(rb"P6\n(\d+) (\d+)\n255\n")
 
 
 def video_info(path: str | Path) -> tuple[int, int, int]:
@@ -20,10 +25,9 @@ def video_info(path: str | Path) -> tuple[int, int, int]:
     Raises:
         InputError: missing. VideoError: not a video.
     """
-    path = _existing(path)
-    with _reading(path) as (found, _):
-        width, height = found["size"]
-    return count_frames(path), height, width
+    with closing(iter_video(path, 1)) as frames:
+        height, width = next(frames).shape[:2]
+    return count_frames(_existing(path)), height, width
 
 
 def count_frames(path: Path) -> int:
@@ -32,18 +36,35 @@ def count_frames(path: Path) -> int:
     Raises:
         VideoError: not a video.
     """
-    try:
-        return imageio_ffmpeg.count_frames_and_secs(str(path))[0]
-    except (RuntimeError, OSError) as error:
-        raise VideoError(f"{path} cannot be read", fix=f"ffmpeg says: {str(error).strip().splitlines()[-1]}") from error
+    arguments = (*QUIET, "-i", f"file:{path}", *PICTURES_ONLY, "-f", "null", "-")
+    with Ffmpeg(arguments, f"it counts the frames of {path}") as run:
+        reason = run.finish()
+    if reason:
+        raise VideoError(f"{path} cannot be read", fix=f"ffmpeg says: {reason}")
+    return run.frames
 
 
-def iter_video(path: str | Path, limit: int | None = None) -> Iterator[np.ndarray]:
-    """Frames (H, W, 3) uint8 of a video file one at a time, the first `limit` of them."""
-    with _reading(_existing(path)) as (found, raw):
-        width, height = found["size"]
-        for frame in itertools.islice(raw, limit):
-            yield np.frombuffer(frame, np.uint8).reshape(height, width, 3)
+def iter_video(path: str | Path, limit: int | None = None) -> Generator[np.ndarray, None, None]:
+    """Frames (H, W, 3) uint8 of a video file one at a time, the first `limit` of them.
+
+    Raises:
+        InputError: missing. VideoError: not a video.
+    """
+    path = _existing(path)
+    with Ffmpeg((*QUIET, "-i", f"file:{path}", *PICTURES_ONLY, *PPM, "pipe:1"), f"it reads {path}", gives=True) as run:
+        head = b"".join(run.read_line() for _ in range(3))
+        size = _PPM_HEAD.fullmatch(head)
+        if size is None:
+            raise VideoError(f"{path} is not a video that ffmpeg can read", fix="" if head else run.finish())
+        width, height = int(size[1]), int(size[2])
+        for known in itertools.islice(itertools.chain([len(head)], itertools.repeat(0)), limit):
+            rest = len(head) - known
+            data = run.read(rest + 3 * height * width)
+            if rest and not data:
+                return
+            if len(data) < rest + 3 * height * width or data[:rest] != head[known:]:
+                raise VideoError(f"{path} breaks off within a frame, or its frames change their size")
+            yield np.frombuffer(data, np.uint8, offset=rest).reshape(height, width, 3)
 
 
 def read_video(path: str | Path, limit: int | None = None) -> np.ndarray:
@@ -64,11 +85,13 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     Raises:
         InputError: missing. VideoError: not a video.
     """
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(_existing(path)), "-f", "ffmetadata", "-"]
-    run = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL)
-    if run.returncode:
-        raise VideoError(f"{path} is not a video that ffmpeg can read")
-    return from_ffmetadata(run.stdout.decode("utf-8", "replace"))
+    path = _existing(path)
+    most = 4 * path.stat().st_size + 2**20  # what a file can hold, every character escaped, and what ffmpeg adds
+    with Ffmpeg((*QUIET, "-i", f"file:{path}", "-f", "ffmetadata", "pipe:1"), f"it reads {path}", gives=True) as run:
+        text = run.read(most)
+        if len(text) == most or run.finish():
+            raise VideoError(f"{path} is not a video that ffmpeg can read")
+    return from_ffmetadata(text.decode("utf-8", "replace"))
 
 
 def _existing(path: str | Path) -> Path:
@@ -76,15 +99,3 @@ def _existing(path: str | Path) -> Path:
     if not path.is_file():
         raise InputError(f"{path} does not exist", "a video file")
     return path
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[tuple[dict[str, Any], Iterator[bytes]]]:
-    """(what ffmpeg says of the file, its raw frames)."""
-    reader = imageio_ffmpeg.read_frames(str(path), output_params=["-fps_mode", "passthrough"])
-    try:
-        yield next(reader), reader
-    except (OSError, RuntimeError, StopIteration, KeyError) as error:
-        raise VideoError(f"{path} is not a video that ffmpeg can read") from error
-    finally:
-        reader.close()

@@ -50,6 +50,34 @@ def fit_on_white(image: Tensor, height: int, width: int) -> Tensor:
     return canvas
 
 
+def crop_and_scale(image: Tensor, height: int, width: int, mode: str = "bilinear") -> Tensor:
+    """Crop the centre of (C, H, W) to the proportions of the size, then scale it without antialiasing, as the
+    conditions of Fun-Control ("bilinear") and Bernini-R ("area") are made.
+
+    Source: ComfyUI comfy/utils.py common_upscale with a crop at the centre.
+    """
+    if image.shape[1:] == (height, width):
+        return image
+    own_height, own_width = image.shape[1:]
+    ratio, own_ratio = width / height, own_width / own_height
+    # In this order: half a pixel is rounded as its float error says.
+    left = round((own_width - own_width * (ratio / own_ratio)) / 2) if own_ratio > ratio else 0
+    top = round((own_height - own_height * (own_ratio / ratio)) / 2) if own_ratio < ratio else 0
+    image = image[:, top : own_height - top, left : own_width - left]
+    return interpolate(image[None], size=(height, width), mode=mode)[0]
+
+
+def within_long_edge(image: Tensor, longest: int = 848, multiple: int = 16) -> Tensor:
+    """Scale (C, H, W) to at most `longest` pixels and to multiples of `multiple`, by areas, as Bernini-R does with
+    reference images.
+
+    Source: ComfyUI comfy_extras/nodes_bernini.py.
+    """
+    scale = min(longest / max(image.shape[1:]), 1.0)
+    size = tuple(max(multiple, round(side * scale / multiple) * multiple) for side in image.shape[1:])
+    return image if image.shape[1:] == size else interpolate(image[None], size=size, mode="area")[0]
+
+
 def cover_smoothly(image: Tensor, height: int, width: int) -> Tensor:
     """Scale (C, H, W) to cover the size, bilinear with antialiasing, and crop the centre."""
     if image.shape[1:] == (height, width):

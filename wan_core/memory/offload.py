@@ -39,7 +39,12 @@ class ModelOffloader:
         if self.exclusive:
             self.offload()
         host = module.state_dict()
-        module.load_state_dict({name: t.to(self.device, non_blocking=True) for name, t in host.items()}, assign=True)
+        moved = {name: t.to(self.device, non_blocking=True) for name, t in host.items()}
+        try:
+            module.load_state_dict(moved, assign=True)
+        except BaseException:  # half of it would be on the device, and counted as its host weights next time
+            module.load_state_dict(host, assign=True)
+            raise
         self._host_weights[module] = host
         return module
 

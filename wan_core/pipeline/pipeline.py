@@ -8,10 +8,18 @@ import torch
 from torch import Tensor
 
 from ..attention import get_backend, use_attention
-from ..checkpoints import ModelFiles, load_dit, load_text_encoder, load_vae, open_model, open_tokenizer
+from ..checkpoints import (
+    ModelFiles,
+    load_dit,
+    load_image_encoder,
+    load_text_encoder,
+    load_vae,
+    open_model,
+    open_tokenizer,
+)
 from ..checkpoints.identify import identify_experts
 from ..config import Preset
-from ..devices import default_device, usable_device, usable_dtype
+from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
 from ..errors import InputError
 from ..flow import Experts, draw_noise, sample
@@ -22,7 +30,8 @@ from ..media.ffmpeg import find_ffmpeg
 from ..memory import ModelOffloader, typed_oom
 from ..text import UMT5, Tokenizer
 from ..vae import WanVAE
-from .condition import Condition, encode_condition
+from ..vision import ImageEncoder
+from .condition import Condition, Loaders, encode_condition
 from .experts import expert_in_run
 from .inputs import Inputs
 from .options import Options
@@ -36,6 +45,7 @@ class WanPipeline:
     Attributes:
         preset: the family's official defaults with this model's own sizes.
         high, low: the experts; low is None for a single model.
+        image_encoder: of models with a CLIP branch; None for the others.
     """
 
     def __init__(
@@ -47,13 +57,15 @@ class WanPipeline:
         tokenizer: Tokenizer,
         preset: Preset,
         device: torch.device | str = "cpu",
+        image_encoder: ImageEncoder | None = None,
     ):
-        self.high, self.low, self.vae = high, low, vae
+        self.high, self.low, self.vae, self.image_encoder = high, low, vae, image_encoder
         self.text_encoder, self.tokenizer, self.preset = text_encoder, tokenizer, preset
         self.offloader = ModelOffloader(device)
         self._loras = LoraStack(high, low)
 
     @classmethod
+    @typed_oom()
     def from_pretrained(
         cls,
         path: str | Path,
@@ -66,8 +78,10 @@ class WanPipeline:
         Args:
             path: official folder, diffusers folder, or a folder of ComfyUI single files. Where neither names nor
                 metadata of two experts say which is which, a test of both decides; a warning says that it is a guess.
-            torch_dtype: what transformer and text encoder compute in; None: as stored. The VAE is always float32,
-                and the text encoder takes bfloat16 in place of float16.
+                Bernini-R has the tensors of a text-to-video model, and is known by the word "bernini" in the name of
+                folder or file, in model_index.json or in the header; Wan2.1 I2V of 480P by "480p", else it is 720P.
+            torch_dtype: what transformer and text encoder compute in; None: as stored. VAE and vision encoder are
+                always float32, and the text encoder takes bfloat16 in place of float16.
             device: where to run; None: CUDA where there is one, else the CPU.
             attention: of the transformer: sdpa | flash | sage | auto, see `wan_core.attention`. Another backend than
                 sdpa is replaced by it, with a warning, where it returns NaN or infinity.
@@ -75,12 +89,14 @@ class WanPipeline:
             InputError: a device, dtype or attention that cannot be used here.
             CheckpointNotFound: the folder, or a part of the model, is missing.
             CheckpointError: a damaged file, or parts that do not belong together.
+            OutOfMemory: no memory for it.
         """
-        device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
+        device, torch_dtype = usable_device(device), usable_dtype(torch_dtype)
         get_backend(attention)  # all three are refused before a file is looked for
         return cls.from_files(open_model(path), torch_dtype, device, attention)
 
     @classmethod
+    @typed_oom()
     def from_files(
         cls,
         files: ModelFiles,
@@ -89,7 +105,7 @@ class WanPipeline:
         attention: str = "sdpa",
     ) -> "WanPipeline":
         """From a model that `open_model` has opened; everything else as in `from_pretrained`."""
-        device, torch_dtype = usable_device(device or default_device()), usable_dtype(torch_dtype)
+        device, torch_dtype = usable_device(device), usable_dtype(torch_dtype)
         backend = get_backend(attention)
         # umT5 overflows in float16; bfloat16 has the range that it was trained in.
         text_dtype = torch.bfloat16 if torch_dtype == torch.float16 else torch_dtype
@@ -104,6 +120,9 @@ class WanPipeline:
                 high, low = identify_experts(high, low, vae, names)
         for expert in filter(None, (high, low)):
             use_attention(expert, backend)
+        image_encoder = None
+        if files.image_encoder is not None:
+            image_encoder = load_image_encoder(files.image_encoder, preset.image_encoder)
         return cls(
             high=high,
             low=low,
@@ -112,8 +131,10 @@ class WanPipeline:
             tokenizer=open_tokenizer(files.tokenizer, preset.dit.text_len),
             preset=preset,
             device=device,
+            image_encoder=image_encoder,
         )
 
+    @typed_oom()
     def to(self, device: torch.device | str) -> "WanPipeline":
         """Run on this device, every part staying there after its first use."""
         device = usable_device(device)
@@ -121,13 +142,14 @@ class WanPipeline:
         self.offloader = ModelOffloader(device)
         return self
 
+    @typed_oom()
     def enable_model_cpu_offload(self, device: torch.device | str | None = None) -> None:
         """Keep one part of the model on the device at a time; the low-noise expert is prefetched while the other runs.
 
         Args:
             device: None: the pipeline's own.
         """
-        device = usable_device(device or self.offloader.device)
+        device = usable_device(self.offloader.device if device is None else device)
         self.offloader.offload()
         self.offloader = ModelOffloader(device, exclusive=True)
 
@@ -143,6 +165,7 @@ class WanPipeline:
             for block in (*expert.blocks, *getattr(expert, "vace_blocks", ())):
                 block.compile(**options)
 
+    @typed_oom()
     def load_lora(self, path: str | Path, expert: str | None = None, strength: float = 1.0) -> list[LoraReport]:
         """Put a LoRA beside the weights of one expert or both; several add up. One line a report goes to the log.
 
@@ -159,6 +182,7 @@ class WanPipeline:
         self.offloader.offload()
         return self._loras.load(path, expert, strength)
 
+    @typed_oom()
     def unload_loras(self) -> None:
         """Leave both experts as they were loaded."""
         self.offloader.offload()
@@ -191,8 +215,11 @@ class WanPipeline:
         Args:
             prompt, negative_prompt: any language that umT5 knows; cleaned as officially, cut at 512 tokens. A negative
                 prompt of None is the official text, "" is empty.
-            image, last_image: first (and last) frame for image-to-video models; `image` also for TI2V-5B.
-            video, mask, reference_images: VACE models; mask 1 (white) = generate, 0 = keep.
+            image, last_image: first (and last) frame for image-to-video models and Fun-InP; FLF2V of Wan2.1 needs both.
+                `image` alone also for TI2V-5B, and as the start of Fun-Control.
+            video: the control of VACE and Fun-Control, or what Bernini-R edits.
+            mask: VACE models; 1 (white) = generate, 0 = keep.
+            reference_images: VACE; Bernini-R, where they keep their proportions; Fun-Control, which takes one.
             height, width: pixels; multiples of 16 (14B, 1.3B) or 32 (5B). With an image or a video and neither given,
                 the official size of about the default area with its proportions.
             num_frames: 4n + 1; of a longer video the first num_frames are used.
@@ -214,6 +241,7 @@ class WanPipeline:
         del given["self"]
         return self.generate(Options(**given))
 
+    @typed_oom()
     def generate(self, options: Options) -> WanOutput:
         """What a call of the pipeline does, with its parameters in one object."""
         if options.callback is not None and not callable(options.callback):
@@ -221,7 +249,7 @@ class WanPipeline:
         inputs = Inputs.resolve(self.preset, options)
         find_ffmpeg()  # the clip will want to be saved: better said now than after the sampling
         try:
-            with typed_oom(self.offloader.device):
+            with typed_oom():  # here too, so that the device's memory is free when it is given back below
                 request = replace(inputs.request, loras=self._loras.notes)
                 return WanOutput(self, request, self._latents(inputs, options.callback))
         finally:
@@ -232,6 +260,7 @@ class WanPipeline:
         positive, negative = self.encode_prompts(inputs.request)
         return self.denoise(inputs.request, positive, negative, self.condition(inputs), callback)
 
+    @typed_oom()
     @torch.no_grad()
     def encode_prompts(self, request: Request) -> tuple[list[Tensor], list[Tensor] | None]:
         """Embeddings (1, n, text_dim) of every prompt and every negative prompt; equal texts are encoded once.
@@ -247,11 +276,14 @@ class WanPipeline:
                 embeddings[text] = encoder(ids, mask)
         return [embeddings[text] for text in request.prompts], [embeddings[text] for text in negatives] or None
 
+    @typed_oom()
     @torch.no_grad()
     def condition(self, inputs: Inputs) -> Condition:
         """The given images, frames and masks, encoded for this model's task."""
-        return encode_condition(lambda: self.offloader.load(self.vae), self.preset, inputs)
+        load = Loaders(lambda: self.offloader.load(self.vae), self._loaded_image_encoder)
+        return encode_condition(load, self.preset, inputs)
 
+    @typed_oom()
     def denoise(
         self,
         request: Request,
@@ -271,9 +303,12 @@ class WanPipeline:
             negative,
             y=condition.y,
             vace=condition.vace,
+            context_latents=condition.context_latents,
+            reference_latent=condition.reference_latent,
+            image_embeds=condition.image_embeds,
             step_cache=request.step_cache,
             schedule=schedule,
-            batch_cfg=request.shape.tokens(self.preset.vae, self.preset.dit) <= BATCHED_CFG_MAX_TOKENS,
+            batch_cfg=request.tokens(self.preset) <= BATCHED_CFG_MAX_TOKENS,
         )
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
@@ -285,6 +320,11 @@ class WanPipeline:
         x = condition.constrain(noise.to(self.offloader.device))
         latents = sample(velocity, x, schedule, request.solver, callback, pin=condition.constrain)
         return latents[:, :, condition.references :]
+
+    def _loaded_image_encoder(self) -> ImageEncoder:
+        if self.image_encoder is None:
+            raise InputError(f"a pipeline of {self.preset.name} without a vision encoder", "image_encoder")
+        return self.offloader.load(self.image_encoder)
 
     def _experts(self, request: Request) -> Experts:
         """The models as this request uses them: loaded when called, the low-noise expert prefetched."""

@@ -27,12 +27,18 @@ def idle_experts(request: Request) -> list[str]:
 
 def plan_text(preset: Preset, request: Request, dtype: torch.dtype = torch.bfloat16) -> str:
     """The plan as text: a line of numbers, the size, a row a step, and estimated memory in `dtype`."""
-    shape, schedule, memory = request.shape, request.schedule(), estimate_memory(preset, request.shape, dtype)
-    tokens = shape.tokens(preset.vae, preset.dit)
+    shape, schedule, memory = (
+        request.shape,
+        request.schedule(),
+        estimate_memory(preset, request.shape, dtype, request.context_tokens),
+    )
+    tokens = f"{shape.tokens(preset.vae, preset.dit):,} tokens"
+    if request.context_tokens:
+        tokens += f" and {request.context_tokens:,} of what it is made from"
     lines = [
         f"{preset.name}: {step_counts(request)}, shift {request.shift:g}, solver {request.solver}",
         f"{shape.width}x{shape.height}, {shape.frames} frames at {preset.fps} fps ({shape.frames / preset.fps:.1f} s), "
-        f"{latent_frames(shape.frames)} latent frames, {tokens:,} tokens",
+        f"{latent_frames(shape.frames)} latent frames, {tokens}",
         "",
         "step  timestep   sigma  expert",
     ]
@@ -44,6 +50,7 @@ def plan_text(preset: Preset, request: Request, dtype: torch.dtype = torch.bfloa
         "",
         f"estimated memory in {str(dtype).removeprefix('torch.')}, one part on the device at a time:",
         f"  text encoder  {memory.text_encoder / GIB:7.2f} GiB",
+        *([f"  CLIP          {memory.image_encoder / GIB:7.2f} GiB"] if memory.image_encoder else []),
         f"  one expert    {memory.expert / GIB:7.2f} GiB, and {memory.sampling / GIB:.2f} GiB while sampling",
         f"  VAE           {memory.vae / GIB:7.2f} GiB, and {memory.decoding / GIB:.2f} GiB while decoding",
         f"  peak          {memory.peak / GIB:7.2f} GiB",

@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..config import Preset
 from ..errors import InputError
 from ..flow import SOLVERS, Expert, Experts, FlowSchedule, Model
 from ..flow.schedule import MAX_SHIFT, MIN_SHIFT
-from ..shapes import VideoShape, check_shape
+from ..shapes import LONGEST_SEQUENCE, VideoShape, check_shape
 from ..validate import real_number, whole_number
 from .options import Options
 
@@ -30,6 +30,7 @@ class Request:
         boundary: None for a single model.
         step_cache: 0 computes every step; see `Experts.velocity`.
         loras: such as "style.safetensors at 0.7 on the high-noise expert".
+        context_tokens: tokens of references and of a source video, which the transformer gets besides the clip's.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Request:
     boundary: float | None
     step_cache: float
     loras: tuple[str, ...] = ()
+    context_tokens: int = 0
 
     @classmethod
     def resolve(cls, preset: Preset, options: Options) -> "Request":
@@ -91,6 +93,25 @@ class Request:
         request.schedule()  # checks the number of steps
         return request
 
+    def tokens(self, preset: Preset) -> int:
+        """Length of the transformer's sequence."""
+        return self.shape.tokens(preset.vae, preset.dit) + self.context_tokens
+
+    def with_context(self, preset: Preset, tokens: int) -> "Request":
+        """The same with so many tokens of references and of a source video.
+
+        Raises:
+            InputError: more than a sequence can have.
+        """
+        request = replace(self, context_tokens=tokens)
+        if request.tokens(preset) > LONGEST_SEQUENCE:
+            raise InputError(
+                f"the clip and what it is made from are {request.tokens(preset):,} tokens",
+                f"at most {LONGEST_SEQUENCE:,}",
+                "Make it smaller or shorter, or give fewer reference_images",
+            )
+        return request
+
     def schedule(self) -> FlowSchedule:
         """Noise levels and timesteps."""
         return FlowSchedule.official(self.steps, self.shift, self.solver)
@@ -112,7 +133,7 @@ class Request:
     def metadata(self, sample: int = 0) -> dict[str, str]:
         """What a video file of this generation records, as strings."""
         settings = asdict(self) | asdict(self.shape)
-        for name in ("prompts", "negative_prompts", "seeds", "shape"):
+        for name in ("prompts", "negative_prompts", "seeds", "shape", "context_tokens"):
             del settings[name]
         record = {
             "prompt": self.prompts[sample],

@@ -1,6 +1,6 @@
 """Prompt cleaning, tokenisation, and the umT5 encoder."""
 
 from .encoder import UMT5
-from .tokenizer import Tokenizer, clean
+from .tokenizer import LARGEST_PROTO, Tokenizer, clean
 
-__all__ = ["UMT5", "Tokenizer", "clean"]
+__all__ = ["LARGEST_PROTO", "UMT5", "Tokenizer", "clean"]

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..config import TextConfig
+from ..errors import CheckpointError
 
 # Official name of a layer → its name in Hugging Face files, ComfyUI's too. N is the number of the block.
 HUGGING_FACE = {
@@ -21,6 +22,30 @@ HUGGING_FACE = {
     "blocks.N.pos_embedding.embedding": "encoder.block.N.layer.0.SelfAttention.relative_attention_bias",
     "norm": "encoder.final_layer_norm",
 }
+# Official name of a layer → sizes in `TextConfig` that its weight's shape is made of.
+_SHAPES = {
+    "token_embedding": ("vocab", "dim"),
+    "blocks.N.norm1": ("dim",),
+    "blocks.N.attn.q": ("dim_attn", "dim"),
+    "blocks.N.attn.k": ("dim_attn", "dim"),
+    "blocks.N.attn.v": ("dim_attn", "dim"),
+    "blocks.N.attn.o": ("dim", "dim_attn"),
+    "blocks.N.norm2": ("dim",),
+    "blocks.N.ffn.gate.0": ("ffn_dim", "dim"),
+    "blocks.N.ffn.fc1": ("ffn_dim", "dim"),
+    "blocks.N.ffn.fc2": ("dim", "ffn_dim"),
+    "blocks.N.pos_embedding.embedding": ("buckets", "heads"),
+    "norm": ("dim",),
+}
+
+
+def parameter_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
+    """Official name → shape of every parameter of `UMT5`, without constructing it."""
+    return {
+        f"{layer.replace('N', str(n))}.weight": tuple(getattr(config, size) for size in sizes)
+        for n in range(config.layers)
+        for layer, sizes in _SHAPES.items()
+    }
 
 
 def hugging_face_names(layers: int) -> dict[str, str]:
@@ -76,7 +101,14 @@ class UMT5(nn.Module):
             mask: (B, L), 1 for tokens and 0 for padding, which no token attends to.
         Returns:
             (B, L, dim) in the weights' dtype; rows of padding mean nothing.
+        Raises:
+            CheckpointError: ids that the vocabulary does not have: the tokenizer is of another model.
         """
+        if ids.numel() and int(ids.max()) >= self.config.vocab:
+            raise CheckpointError(
+                f"the tokenizer gives the id {int(ids.max())}, and the text encoder has {self.config.vocab} words",
+                "the tokenizer that the text encoder was trained with",
+            )
         return self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
 
 

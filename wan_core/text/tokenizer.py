@@ -1,24 +1,37 @@
 """Prompt cleaning and tokenisation, as the official code feeds umT5."""
 
+import contextlib
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, CheckpointNotFound
+from ..errors import CheckpointError, CheckpointNotFound, WanError
 
 EOS = 1  # umT5: pad 0, eos 1, no bos
+LARGEST_PROTO = 16 << 20  # bytes of spiece.model; umT5's has 4.5 MB
+_LARGEST_JSON = 64 << 20  # and its tokenizer.json 17 MB
 
 
 def clean(prompt: str) -> str:
     """Repair encoding mistakes, unescape HTML (twice, for text that was escaped twice), collapse white space.
 
     Source: Wan2.2 wan/modules/tokenizers.py whitespace_clean(basic_clean(text)).
+
+    Raises:
+        WanError: ftfy is not installed.
     """
-    import ftfy  # here, so that without it everything else still loads
+    try:
+        import ftfy  # here, so that without it everything else still loads
+    except ImportError as error:
+        raise WanError(
+            "the Python package ftfy is not installed",
+            "ftfy, which repairs prompts before they are encoded",
+            "Install it with pip install ftfy, for ComfyUI with ComfyUI's python",
+        ) from error
 
     text = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
     return re.sub(r"\s+", " ", text).strip()
@@ -37,7 +50,7 @@ class Tokenizer:
 
     def __call__(self, prompt: str) -> tuple[Tensor, Tensor]:
         """(1, n) int64 ids ending with eos, and their mask of ones; nothing is padded."""
-        ids = torch.tensor([[*self.encode(clean(prompt))[: self.max_length - 1], EOS]])
+        ids = torch.tensor([[*self.encode(clean(prompt))[: self.max_length - 1], EOS]], device="cpu")
         return ids, torch.ones_like(ids)
 
     @classmethod
@@ -46,11 +59,16 @@ class Tokenizer:
         import sentencepiece
 
         model = sentencepiece.SentencePieceProcessor()
-        try:
+        with _refused("a tokenizer that is not a sentencepiece model", "spiece.model of umT5"):
+            if len(proto) > LARGEST_PROTO:
+                raise ValueError("too large")
             model.LoadFromSerializedProto(proto)
-        except RuntimeError as error:
-            raise CheckpointError("a tokenizer that is not a sentencepiece model", "spiece.model of umT5") from error
-        return cls(model.EncodeAsIds, max_length)
+
+        def encode(text: str) -> list[int]:
+            with _refused("a sentencepiece model that cannot read this prompt", "spiece.model of umT5"):
+                return model.EncodeAsIds(text)
+
+        return cls(encode, max_length)
 
     @classmethod
     def from_folder(cls, folder: str | Path, max_length: int = 512) -> "Tokenizer":
@@ -59,21 +77,62 @@ class Tokenizer:
         Raises:
             CheckpointNotFound: neither is there.
         """
-        folder = Path(folder)
-        if (folder / "tokenizer.json").is_file():
-            import tokenizers
+        file = cls.file_in(folder)
+        if file.suffix == ".model":
+            return cls.from_proto(_read(file, LARGEST_PROTO), max_length)
+        return cls(_json_encoder(file), max_length)
 
-            try:
-                tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-            except Exception as error:  # the library raises nothing narrower
-                raise CheckpointError(f"{folder / 'tokenizer.json'} is damaged", fix="Download it again") from error
-            tokenizer.no_padding()
-            tokenizer.no_truncation()
-            return cls(lambda text: tokenizer.encode(text, add_special_tokens=False).ids, max_length)
-        if (folder / "spiece.model").is_file():
-            return cls.from_proto((folder / "spiece.model").read_bytes(), max_length)
-        raise CheckpointNotFound(
-            f"no tokenizer in {folder}",
-            "tokenizer.json or spiece.model",
-            "Copy the folder google/umt5-xxl of the release there",
-        )
+    @staticmethod
+    def file_in(folder: str | Path) -> Path:
+        """The file that `from_folder` reads.
+
+        Raises:
+            CheckpointNotFound: none is there.
+        """
+        files = [Path(folder) / name for name in ("tokenizer.json", "spiece.model")]
+        file = next((file for file in files if file.is_file()), None)
+        if file is None:
+            raise CheckpointNotFound(
+                f"no tokenizer in {folder}",
+                "tokenizer.json or spiece.model",
+                "Copy the folder google/umt5-xxl of the release there",
+            )
+        return file
+
+
+def _json_encoder(path: Path) -> Callable[[str], list[int]]:
+    import tokenizers
+
+    raw = _read(path, _LARGEST_JSON)
+    with _refused(f"{path} is damaged", "tokenizer.json of umT5"):
+        tokenizer = tokenizers.Tokenizer.from_buffer(raw)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+
+    def encode(text: str) -> list[int]:
+        with _refused(f"{path} cannot read this prompt", "tokenizer.json of umT5"):
+            return tokenizer.encode(text, add_special_tokens=False).ids
+
+    return encode
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(most + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})", "a file that you may read") from error
+    if len(raw) > most:
+        raise CheckpointError(f"{path} has more than {most:,} bytes", f"{path.name} of umT5")
+    return raw
+
+
+@contextlib.contextmanager
+def _refused(found: str, needed: str) -> Iterator[None]:
+    """What these libraries raise of a damaged file, which is nothing narrower, as ours."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # a panic in Rust is no Exception
+        raise CheckpointError(found, needed, "Download it again") from error

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import load_text_encoder, load_vae
+from ..checkpoints.formats import listed
 from ..checkpoints.model_files import ModelFiles
 from ..checkpoints.tokenizer import open_tokenizer
 from ..conditioning import image_to_video
-from ..errors import CheckpointNotFound, InputError
+from ..errors import CheckpointNotFound, InputError, quoted
 from ..media.images import clip_info, load_image, load_video
 from ..media.resize import resize
+from ..memory import typed_oom
 from ..shapes import VideoShape
+from .run import read_state
 
 VIDEOS, IMAGES = {".mp4", ".mov", ".mkv", ".webm", ".gif"}, {".png", ".jpg", ".jpeg", ".webp"}
 UNCONDITIONAL = 0.1  # share of samples whose text is replaced, for guidance (arXiv 2207.12598)
@@ -54,13 +57,13 @@ class LatentDataset:
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """x0 (B, z, T', h, w), text (B, n, text_dim) padded with zeros, y or None."""
-        clips = torch.randint(len(self.latents), (count,), generator=generator).tolist()
+        clips = torch.randint(len(self.latents), (count,), generator=generator, device="cpu").tolist()
         texts = [self.texts[index] for index in self.draw_texts(clips, generator)]
         return self.latents[clips], pad(texts), None if self.y is None else self.y[clips]
 
     def draw_texts(self, clips: Sequence[int], generator: torch.Generator) -> list[int]:
         """One text for each clip, or, for a share of them, one that stands for no prompt."""
-        drop, which = torch.rand(2, len(clips), generator=generator).tolist()
+        drop, which = torch.rand(2, len(clips), generator=generator, dtype=torch.float32, device="cpu").tolist()
         choices = [
             self.unconditional if d < UNCONDITIONAL else self.text_of[k] for d, k in zip(drop, clips, strict=True)
         ]
@@ -72,6 +75,7 @@ def pad(texts: Sequence[Tensor]) -> Tensor:
     return nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
 
 
+@typed_oom()
 def encode_folder(
     folder: str | Path, model: ModelFiles, shape: VideoShape, cache: Path, device: torch.device
 ) -> LatentDataset:
@@ -86,8 +90,8 @@ def encode_folder(
     sources = (shape, model.preset.name, model.vae.source, model.text_encoder.source, captions, files)
     stamp = hashlib.sha256(repr(sources).encode()).hexdigest()
     if cache.is_file():
-        state = torch.load(cache, weights_only=True)
-        if state.pop("stamp") == stamp:
+        state = read_state(cache)
+        if state.pop("stamp", None) == stamp:
             return LatentDataset(**state)
     latents, y = _encode_clips(clips, model, shape, device)
     unconditional = ["", model.preset.negative_prompt]
@@ -140,7 +144,10 @@ def list_clips(folder: str | Path) -> list[Path]:
         CheckpointNotFound: no such folder, or nothing in it.
     """
     folder = Path(folder)
-    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in VIDEOS | IMAGES) if folder.is_dir() else []
+    try:
+        files = [file for file in listed(folder) if file.suffix.lower() in VIDEOS | IMAGES] if folder.is_dir() else []
+    except (OSError, ValueError) as error:  # no permission, or no possible name
+        raise CheckpointNotFound(f"{quoted(str(folder))} cannot be read ({error})", "a folder with clips") from error
     if not files:
         raise CheckpointNotFound(
             f"{folder} has no clips", "a folder with videos or images, and a .txt caption beside each"
@@ -155,7 +162,11 @@ def captions_of(clip: Path) -> list[str]:
         InputError: there is none.
     """
     file = clip.with_suffix(".txt")
-    lines = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()] if file.is_file() else []
+    try:
+        text = file.read_text("utf-8") if file.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not a text in UTF-8", "captions in UTF-8, one a line") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise InputError(f"{clip.name} has no caption", f"its description in {file.name}")
     return lines

@@ -44,7 +44,7 @@ def expert_loss(
 ) -> Tensor:
     """Flow-matching loss of a batch at random noise levels within the range."""
     sigma = draw_sigmas(len(x0), levels.shift, levels.low, levels.high, generator)
-    noise = torch.randn(x0.shape, generator=generator)
+    noise = torch.randn(x0.shape, generator=generator, dtype=torch.float32, device="cpu")
     sigma, noise = sigma.to(x0.device), noise.to(x0)
     return flow_loss(model(interpolate(x0, noise, sigma), training_timesteps(sigma), text, y=y), x0, noise)
 
@@ -71,21 +71,23 @@ def initialise_dit(model: WanDiT, generator: torch.Generator) -> WanDiT:
         if isinstance(module, (nn.Linear, nn.Conv3d)):
             weight = module.weight
             bound = math.sqrt(6 / (weight[0].numel() + weight.shape[0]))
-            weight.copy_((torch.rand(weight.shape, generator=generator) * 2 - 1) * bound)
+            weight.copy_(
+                (torch.rand(weight.shape, generator=generator, dtype=torch.float32, device="cpu") * 2 - 1) * bound
+            )
             if module.bias is not None:
                 module.bias.zero_()
             if name.startswith(("text_embedding", "time_embedding")):
-                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.02)
+                weight.copy_(torch.randn(weight.shape, generator=generator, dtype=torch.float32, device="cpu") * 0.02)
     model.head.head.weight.zero_()
     for name, p in model.named_parameters():
         if name.endswith("modulation"):
-            p.copy_(torch.randn(p.shape, generator=generator) * p.shape[-1] ** -0.5)
+            p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float32, device="cpu") * p.shape[-1] ** -0.5)
     return model
 
 
 def new_expert(config: DiTConfig, seed: int) -> WanDiT:
     """A transformer to train from nothing."""
-    return initialise_dit(make_dit(config), torch.Generator().manual_seed(seed))
+    return initialise_dit(make_dit(config).float(), torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()

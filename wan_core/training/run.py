@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from ..errors import CheckpointError, InputError, NumericalError
+from ..errors import CheckpointError, InputError, NumericalError, excerpt
+from ..memory import typed_oom
 
 Losses = Callable[[int, torch.Generator], dict[str, Tensor]]
 Tensors = list[Tensor] | tuple[Tensor, ...]
@@ -111,8 +113,8 @@ class TrainingRun:
         path = self.folder / "state.pt"
         if not path.is_file():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if set(state["parameters"]) != set(self.parameters):
+        state = read_state(path, self.device)
+        if set(state.get("parameters", ())) != set(self.parameters):
             raise CheckpointError(
                 f"{path} belongs to another model", "the run that this folder was made for", "Use another folder"
             )
@@ -142,6 +144,7 @@ class TrainingRun:
         """As `generator`, for choices in Python."""
         return random.Random(self.config.seed * 1_000_003 + self.step)
 
+    @typed_oom()
     def train(self, losses_of: Losses, until: int | None = None, after: Iterable[Callable[[int], None]] = ()) -> None:
         """Minimise `losses_of(step, generator)["loss"]`; the other entries are only logged.
 
@@ -149,7 +152,7 @@ class TrainingRun:
             until: stop after this step of the schedule; None: at its end.
             after: called with the number of steps done, after each.
         Raises:
-            NumericalError: the loss is not finite.
+            NumericalError: the loss is not finite. OutOfMemory: the device ran out of memory.
         """
         last, sums = until or self.config.steps, dict[str, float]()
         with tqdm(total=last, initial=self.step, unit="step", mininterval=5, desc=self.folder.name) as bar:
@@ -195,6 +198,23 @@ class TrainingRun:
     def load_parameters(self, values: Mapping[str, Tensor]) -> None:
         """Give the parameters these values."""
         _copy(values, self.parameters)
+
+
+def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """A dict that an earlier run has written with `torch.save`.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises nothing narrower
+        raise CheckpointError(
+            f"{path} cannot be read ({excerpt(error)})", "what an earlier run has written", "Delete it"
+        ) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} is of another program", "what an earlier run has written", "Move it away")
+    return state
 
 
 @torch.no_grad()

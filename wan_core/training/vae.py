@@ -34,7 +34,9 @@ def initialise_vae(vae: WanVAE, generator: torch.Generator) -> WanVAE:
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             weight = module.weight
             fan_in = weight[0].numel() / (weight.shape[2] if weight.ndim == 5 else 1)
-            values = torch.randn(weight.shape, generator=generator) / math.sqrt(fan_in)
+            values = torch.randn(weight.shape, generator=generator, dtype=torch.float32, device="cpu") / math.sqrt(
+                fan_in
+            )
             if weight.ndim == 5:
                 values[:, :, :-1] *= 0.1
             weight.copy_(values)
@@ -49,14 +51,16 @@ def initialise_vae(vae: WanVAE, generator: torch.Generator) -> WanVAE:
             weight = module.get_parameter("time_conv.weight")  # (C or 2C, C, 3, 1, 1)
             weight.mul_(0.1)
             repeats = 2 if isinstance(module, Upsample) else 1
-            weight[:, :, -1, 0, 0].add_(torch.eye(weight.shape[1]).repeat(repeats, 1))
+            weight[:, :, -1, 0, 0].add_(
+                torch.eye(weight.shape[1], dtype=torch.float32, device="cpu").repeat(repeats, 1)
+            )
     for part in (vae.encoder, vae.decoder):
         bias = part.get_parameter("conv1.bias")
-        bias.copy_(torch.randn(bias.shape, generator=generator))
+        bias.copy_(torch.randn(bias.shape, generator=generator, dtype=torch.float32, device="cpu"))
     z = vae.config.z_channels
-    vae.conv1.weight.copy_(torch.eye(2 * z).view(2 * z, 2 * z, 1, 1, 1))
+    vae.conv1.weight.copy_(torch.eye(2 * z, dtype=torch.float32, device="cpu").view(2 * z, 2 * z, 1, 1, 1))
     vae.get_parameter("conv1.bias")[z:] = -4.0  # start almost without noise
-    vae.conv2.weight.copy_(torch.eye(z).view(z, z, 1, 1, 1))
+    vae.conv2.weight.copy_(torch.eye(z, dtype=torch.float32, device="cpu").view(z, z, 1, 1, 1))
     vae.get_parameter("encoder.head.2.weight")[z:].mul_(0.1)
     return vae
 
@@ -105,7 +109,7 @@ class VAELoss(nn.Module):
     def forward(self, vae: WanVAE, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         video, weight = batch
         mean, logvar = moments(vae, video)
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        noise = torch.randn(mean.shape, generator=generator, dtype=torch.float32, device="cpu").to(mean)
         decoded = reconstruct(vae, mean + noise * (0.5 * logvar).exp())
         losses = {
             "l1": weighted_l1(decoded, video, weight),
@@ -131,7 +135,7 @@ class VAELoss(nn.Module):
 
 def new_vae(config: VAEConfig, seed: int) -> WanVAE:
     """A VAE to train from nothing."""
-    return initialise_vae(make_vae(config), torch.Generator().manual_seed(seed))
+    return initialise_vae(make_vae(config).float(), torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
@@ -148,8 +152,8 @@ def normalise_latents(vae: WanVAE, batches: Callable[[int], Tensor], count: int)
     mean = torch.cat([m.transpose(0, 1).flatten(1) for m, _ in measured], dim=1)
     noise = torch.cat([v.exp().transpose(0, 1).flatten(1) for _, v in measured], dim=1).mean(1)
     deviation = (mean.var(dim=1) + noise).sqrt()
-    scale = torch.tensor(vae.config.std).to(mean) / deviation
-    offset = torch.tensor(vae.config.mean).to(mean) - scale * mean.mean(dim=1)
+    scale = torch.tensor(vae.config.std, dtype=mean.dtype, device=mean.device) / deviation
+    offset = torch.tensor(vae.config.mean, dtype=mean.dtype, device=mean.device) - scale * mean.mean(dim=1)
     z = vae.config.z_channels
     bias = vae.get_parameter("conv1.bias")
     vae.conv1.weight[:z].mul_(scale.view(-1, 1, 1, 1, 1))

@@ -1,7 +1,6 @@
 """The Wan video VAE: whole clips and streams, with the same numbers."""
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from ..config import VAEConfig
 from ..errors import InputError
 from ..shapes import video_frames
+from ..validate import finite
 from .layers import PLAIN, FeatureCache, VAELayers
 from .wan21 import Decoder21, Encoder21
 from .wan22 import Decoder22, Encoder22
@@ -75,21 +75,22 @@ class WanVAE(nn.Module):
 
         Raises:
             InputError: the latents do not have this VAE's channels.
+            NumericalError: NaN or infinity, before they are clamped.
         """
         self._check_latents(latents)
         b, _, n, h, w = latents.shape
         stride = self.config.space_stride
-        video = torch.empty(b, 3, video_frames(n), h * stride, w * stride, device=self.device)
+        video = torch.empty(b, 3, video_frames(n), h * stride, w * stride, dtype=torch.float32, device=self.device)
         start = 0
         for chunk in self.raw_chunks(latents):
-            torch.clamp(chunk, -1, 1, out=video[:, :, start : start + chunk.shape[2]])
+            torch.clamp(finite(chunk), -1, 1, out=video[:, :, start : start + chunk.shape[2]])
             start += chunk.shape[2]
         return video
 
     def decode_chunks(self, latents: Tensor) -> Iterator[Tensor]:
         """The frames of `decode` as they come: (B, 3, 1, H, W), then (B, 3, 4, H, W) for each further latent frame."""
         self._check_latents(latents)
-        return map(partial(torch.clamp, min=-1, max=1), regroup(self.raw_chunks(latents)))
+        return map(_clamped, regroup(self.raw_chunks(latents)))
 
     def raw_chunks(self, latents: Tensor) -> Iterator[Tensor]:
         """The same frames in float32, not clamped, in the decoder's own chunks. Small latent frames enter in pairs."""
@@ -103,7 +104,9 @@ class WanVAE(nn.Module):
             yield from map(Tensor.float, self.decoder(self.conv2(z.to(self.dtype)), cache))
 
     def _statistics(self, device) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.tensor(values, device=device) for values in (self.config.mean, self.config.std))
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=device) for values in (self.config.mean, self.config.std)
+        )
         return mean.view(1, -1, 1, 1, 1), std.view(1, -1, 1, 1, 1)
 
     def _check_pixels(self, video: Tensor) -> None:
@@ -150,6 +153,10 @@ def regroup(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
                 yield _join(held)
                 size = 4
         del chunk  # not kept while the next one is made
+
+
+def _clamped(chunk: Tensor) -> Tensor:
+    return finite(chunk).clamp(-1, 1)
 
 
 def _join(chunks: list[Tensor]) -> Tensor:

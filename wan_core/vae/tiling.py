@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..shapes import video_frames
+from ..validate import finite
 from .model import WanVAE
 
 
@@ -20,12 +21,12 @@ def decode_tiled(vae: WanVAE, latents: Tensor, tile: int, overlap: int) -> Tenso
     Args:
         tile, overlap: in pixels; a tile is at least twice the VAE's stride, the overlap less than a tile.
     Raises:
-        InputError: a tile or an overlap that cannot be used.
+        InputError: a tile or an overlap that cannot be used. NumericalError: NaN or infinity.
     """
     stride = vae.config.space_stride
     b, _, n, h, w = latents.shape
     tiles = _tiles(h * stride, w * stride, tile, overlap, stride)
-    video = torch.zeros(b, 3, video_frames(n), h * stride, w * stride, device=vae.device)
+    video = torch.zeros(b, 3, video_frames(n), h * stride, w * stride, dtype=torch.float32, device=vae.device)
     weight = video.new_zeros(h * stride, w * stride)
     for (top, bottom), (left, right), blend in tiles:
         cut = latents[:, :, :, top // stride : bottom // stride, left // stride : right // stride]
@@ -35,7 +36,7 @@ def decode_tiled(vae: WanVAE, latents: Tensor, tile: int, overlap: int) -> Tenso
             video[:, :, frames, top:bottom, left:right] += chunk * blend.to(chunk)
             start = frames.stop
         weight[top:bottom, left:right] += blend.to(weight)
-    return video.div_(weight).clamp_(-1, 1)
+    return finite(video.div_(weight)).clamp_(-1, 1)
 
 
 def encode_tiled(vae: WanVAE, video: Tensor, tile: int, overlap: int) -> Tensor:
@@ -43,7 +44,15 @@ def encode_tiled(vae: WanVAE, video: Tensor, tile: int, overlap: int) -> Tensor:
     stride = vae.config.space_stride
     b, _, frames, h, w = video.shape
     tiles = _tiles(h, w, tile, overlap, stride)
-    latents = torch.zeros(b, vae.config.z_channels, 1 + (frames - 1) // 4, h // stride, w // stride, device=vae.device)
+    latents = torch.zeros(
+        b,
+        vae.config.z_channels,
+        1 + (frames - 1) // 4,
+        h // stride,
+        w // stride,
+        dtype=torch.float32,
+        device=vae.device,
+    )
     weight = latents.new_zeros(h // stride, w // stride)
     for (top, bottom), (left, right), blend in tiles:
         blend = blend[stride // 2 :: stride, stride // 2 :: stride].to(latents)
@@ -79,8 +88,8 @@ def _spans(size: int, tile: int, overlap: int) -> list[tuple[int, int]]:
 
 def _ramp(start: int, end: int, size: int, overlap: int) -> Tensor:
     """Weights that rise over the overlap with a tile before, and fall over that with a tile after."""
-    weights = torch.ones(end - start)
-    rise = (torch.arange(min(overlap, end - start)) + 1) / (overlap + 1)
+    weights = torch.ones(end - start, dtype=torch.float32)
+    rise = (torch.arange(min(overlap, end - start), dtype=torch.float32) + 1) / (overlap + 1)
     if start > 0:
         weights[: len(rise)] *= rise
     if end < size:

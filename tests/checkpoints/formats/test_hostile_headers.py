@@ -1,11 +1,15 @@
 """Safetensors files made to harm: each is refused for what is wrong with it, within the limits of `confined`."""
 
 import json
+import math
 import struct
 
 import pytest
 
-from wan_core.checkpoints.formats.limits import LARGEST_HEADER
+from tests.support.damage.ggufs import gguf_file, tensor_entry
+from tests.support.damage.headers import file_of, header_of
+from tests.support.small_parts import DIT, TEXT, VACE, shapes_of
+from wan_core.checkpoints.formats.limits import LARGEST_HEADER, MOST_TENSORS
 
 PLENTY = LARGEST_HEADER - 1000  # bytes: nearly as long as a header may be
 U8 = '{"dtype":"U8","shape":[],"data_offsets":[0,1]}'
@@ -92,3 +96,32 @@ def test_it_is_refused(name, reader, tmp_path):
     data, message = FILES[name]
     (tmp_path / "model.safetensors").write_bytes(data())
     assert message in reader.open(tmp_path / "model.safetensors")
+
+
+def layers(config, count: int, suffix: str, whole: bool) -> bytes:
+    """A part with this many blocks more, empty ones: of one tensor each, or of all that a block has."""
+    part = {name: list(shape) for name, shape in shapes_of(config).items()}
+    block = [name.removeprefix("blocks.0.") for name in part if name.startswith("blocks.0.")]
+    names = block if whole else block[:1]
+    more = [f"blocks.{n}.{name}" for n in range(2, 2 + count) for name in names]
+    if suffix == "gguf":  # has no empty tensors
+        entries, data = [], b""
+        for name, shape in (part | {name: [1] for name in more}).items():
+            entries.append(tensor_entry(name, shape[::-1], 24, len(data)))
+            data += bytes(-(-math.prod(shape) // 32) * 32)
+        return gguf_file(entries, [], data)
+    return file_of(*header_of(part | {name: [1, 6, 0] for name in more}, ["F32"]))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "gguf"])
+@pytest.mark.parametrize("config", [DIT, VACE, TEXT], ids=["dit", "vace", "text"])
+@pytest.mark.parametrize("count, whole", [(10_000, False), (250, False), (200, True), (1500, True)])
+def test_numbered_layers_are_counted_before_they_are_built(suffix, config, count, whole, reader, tmp_path):
+    """A module of 10,000 blocks takes minutes to build; of as many as a header can name, most of them."""
+    whole_tensors = count * (len(shapes_of(config)) // 2 if whole else 1)
+    if whole_tensors > MOST_TENSORS or (suffix == "safetensors" and whole_tensors * 85 > PLENTY):
+        pytest.skip("more than a header holds")
+    (tmp_path / f"model.{suffix}").write_bytes(layers(config, count, suffix, whole))
+    messages = reader.messages(tmp_path / f"model.{suffix}")
+    refused = next(message for message in messages[1:4] if "right place" not in message)
+    assert f"layers = {count + 2}" in refused if count > 254 else "lacks" in refused or "another shape" in refused

@@ -4,6 +4,7 @@ import pickle
 import re
 import shutil
 import struct
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from tests.support.goldens import golden
 from tests.support.layouts import write_gguf
 from tests.support.sparse import write_sparse
-from wan_core.checkpoints import inspect, load_dit, load_text_encoder, load_vae
+from wan_core.checkpoints import inspect, load_dit, load_text_encoder, load_vae, open_tokenizer
 from wan_core.checkpoints.formats import open_weights
 from wan_core.config import PRESETS
 from wan_core.dit import WanDiT
@@ -360,3 +361,18 @@ def test_endings_in_capitals(tmp_path):
     for name in ("A.SAFETENSORS", "b.sft"):
         save_file({"x": torch.ones(2)}, tmp_path / name)
         assert list(open_weights(tmp_path / name)) == ["x"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files of Linux's kernel")
+@pytest.mark.parametrize("suffix", ["safetensors", "gguf", "pth"])
+@pytest.mark.parametrize("target", ["/proc/self/auxv", "/proc/self/mem", "/sys/kernel/notes", "/dev/zero", "/dev/null"])
+@pytest.mark.parametrize("use", [open_weights, inspect, load_dit, open_tokenizer])
+def test_a_file_that_cannot_be_mapped(tmp_path, use, target, suffix):
+    """These report no size, refuse to be mapped or to be read, or have no end."""
+    if not Path(target).exists():
+        pytest.skip(f"no {target} here")
+    path = tmp_path / f"model.{suffix}"
+    path.symlink_to(target)
+    with pytest.raises(CheckpointError) as caught:
+        use(path)
+    assert "None" not in str(caught.value)

@@ -6,8 +6,10 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support.layouts import write_gguf
+from wan_core.checkpoints import load_dit, load_text_encoder, load_vae
 from wan_core.checkpoints.formats import Weights, from_state_dict, open_weights
 from wan_core.errors import CheckpointError
+from wan_core.lora import read_lora
 
 STATE = {"a": torch.arange(64.0).view(2, 32), "b": torch.ones(3, dtype=torch.bfloat16)}
 
@@ -68,5 +70,38 @@ def test_arrays_of_the_header(tmp_path):
 
     write_gguf(tmp_path / "model.gguf", STATE, lambda name, t: "F32", more=more)
     weights = open_weights(tmp_path / "model.gguf")
-    assert weights.metadata_array("words") == ["one", "two"] and weights.metadata_array("numbers") == [1.5, 2.5]
-    assert weights.metadata_array("absent") is None and from_state_dict(STATE).metadata_array("words") is None
+    assert weights.metadata_array("words", str) == ["one", "two"]
+    assert weights.metadata_array("numbers", float) == [1.5, 2.5]
+    assert weights.metadata_array("absent", str) == from_state_dict(STATE).metadata_array("words", str) == []
+    with pytest.raises(CheckpointError, match="'one'.*under words.*a list of float"):
+        weights.metadata_array("words", float)
+
+
+@pytest.mark.parametrize(
+    "key", [1, None, b"head.modulation", ("a",), 10**5000, object()], ids=lambda key: type(key).__name__
+)
+@pytest.mark.parametrize("load", [load_dit, load_vae, load_text_encoder, from_state_dict])
+def test_names_are_text(load, key):
+    with pytest.raises(CheckpointError, match="names that are text"):
+        load({"head.modulation": torch.ones(1), key: torch.ones(1)})
+
+
+@pytest.mark.parametrize("value", [None, 1, "x" * 10_000, [torch.ones(1)], torch.ones(2).to_sparse()], ids=ascii)
+def test_values_are_tensors(value):
+    with pytest.raises(CheckpointError, match="plain tensors alone") as caught:
+        from_state_dict({"a" * 10_000: value})
+    assert len(str(caught.value)) < 400
+
+
+def test_a_lora_has_names(tmp_path):
+    with pytest.raises(CheckpointError, match="names that are text"):
+        read_lora({1: torch.ones(1)}, {"a.weight": (1,)})
+
+
+@pytest.mark.parametrize(
+    "state", [{1: torch.ones(1)}, {"a": 1, 2: "b"}, {"a": [torch.ones(1)]}, [torch.ones(1)]], ids=str
+)
+def test_a_pickle_without_names(state, tmp_path):
+    torch.save(state, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="holds no named tensors"):
+        open_weights(tmp_path / "model.pth")

@@ -1,6 +1,6 @@
 """Run by ComfyUI's own python: measures the pack inside ComfyUI and prints one JSON object.
 
-python tests/nodes/inside COMFYUI PACK MODELS GOLDEN STORED
+python tests/nodes/inside GROUP COMFYUI PACK MODELS GOLDEN STORED
 """
 
 import json
@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from places import COMFYUI, PACK
+from places import COMFYUI, GROUP, PACK
 
 
 def main():
@@ -22,7 +22,7 @@ def main():
     enable_args_parsing()
     from checks import measure
 
-    sys.stdout.write("RESULT " + json.dumps(measure()) + "\n")
+    sys.stdout.write("RESULT " + json.dumps(measure(GROUP)) + "\n")
 
 
 main()

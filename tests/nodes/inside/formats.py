@@ -5,6 +5,7 @@ from pathlib import Path
 
 import comfy.sd
 import torch
+from comfy.quant_ops import QuantizedTensor
 from host import difference, part, run, texts
 from native import wide_pair
 from places import MODELS, STORED
@@ -86,6 +87,36 @@ def prefixed_metadata(tmp):
         file = f"{tmp}/{whose} metadata.safetensors"
         save_file({prefix + name: t.contiguous() for name, t in quantized.items()}, file, {key: stated})
         found[whose] = difference(run(load(file), None, conds=conds), plain)
+    return found
+
+
+PACKED = {
+    "mxfp8": ("TensorCoreMXFP8Layout", {"format": "mxfp8"}, {}),
+    "nvfp4": ("TensorCoreNVFP4Layout", {"format": "nvfp4"}, {}),
+    "rotated int8": (
+        "TensorWiseINT8Layout",
+        {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": 64},
+        {"per_channel": True, "convrot": True, "convrot_groupsize": 64},
+    ),
+}
+
+
+def packed_experts(tmp):
+    """Format that ComfyUI alone dequantizes → differences to the native loader on the same file and to the original."""
+    load, found = part("nodes.host.loading").load_expert, {}
+    (file, _), conds = wide_pair("t2v-a14b", tmp), texts(4096)
+    original = run(load(file), None, conds=conds)
+    for word, (layout, note, options) in PACKED.items():
+        state = load_file(file)
+        note = torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
+        for name in [name for name, t in state.items() if is_matrix(name, t)]:
+            state |= QuantizedTensor.from_float(state[name], layout, **options).state_dict(name)
+            state[name.removesuffix("weight") + "comfy_quant"] = note.clone()
+        for prefix in ("", "model.diffusion_model."):
+            save_file({prefix + name: t.contiguous() for name, t in state.items()}, f"{tmp}/packed.safetensors")
+            ours = run(load(f"{tmp}/packed.safetensors"), None, conds=conds)
+            native = run(comfy.sd.load_diffusion_model(f"{tmp}/packed.safetensors"), None, conds=conds)
+            found[f"{word} {prefix}".strip()] = [difference(ours, native), difference(ours, original)]
     return found
 
 

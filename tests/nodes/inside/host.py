@@ -49,13 +49,15 @@ def run(
     shape=(1, 16, 3, 4, 6),
     conds=None,
     watch=None,
+    sampler=None,
 ):
     host = part("nodes.host.sampling")
-    guider = host.make_guider(high, low, *(conds or texts()), *cfg, boundary)
+    guider = host.make_guider(high, low, *(conds or texts()), *cfg, boundary, shift=shift)
     sigmas = host.make_sigmas(high, steps, shift, solver, schedule, 1.0)
     if watch is not None:
         guider.progress = written_down(watch)
-    return host.sample(guider, host.make_sampler(solver), sigmas, {"samples": torch.zeros(shape)}, seed)["samples"]
+    sampler = sampler or host.make_sampler(solver)
+    return host.sample(guider, sampler, sigmas, {"samples": torch.zeros(shape)}, seed)["samples"]
 
 
 def written_down(experts: list):

@@ -2,4 +2,4 @@
 
 import sys
 
-COMFYUI, PACK, MODELS, GOLDEN, STORED = sys.argv[1:6]
+GROUP, COMFYUI, PACK, MODELS, GOLDEN, STORED = sys.argv[1:7]

@@ -1,5 +1,6 @@
 """Safetensors files, alone and as shards with their index."""
 
+import copy
 import itertools
 import json
 import math
@@ -7,8 +8,22 @@ import struct
 
 from hypothesis import strategies as st
 
-from tests.support.damage.values import NAMES, PARTS, VALUES, damaged_bytes
+from tests.support.damage.values import NAMES, PARTS, VALUES, WHOLE, altered, damaged_bytes, damaged_json
 
+METADATA = [
+    *[None] * 8,
+    {},
+    {"title": "high noise"},
+    {"x": 3},
+    "x",
+    {"config": "x" * 10_000},
+    {"config": '{"model_type": "animate2"}'},
+    {"_quantization_metadata": '{"layers": {"blocks.0.ffn.0": {"format": "nvfp4"}}}'},
+    {"_quantization_metadata": '{"layers": {"' + "a" * 10_000 + '": {"format": ["' + "b" * 10_000 + '"]}}}'},
+    {"_quantization_metadata": '{"layers": [["a", "b"]]}'},
+    {"_quantization_metadata": "[" * 10_000},
+    {"ss_base_model_version": "wan2.1 i2v" * 1000},
+]
 DTYPES = {"F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "I64": 8, "U8": 1, "BOOL": 1, "F64": 8}
 
 
@@ -27,15 +42,13 @@ def file_of(entries: list, size: int, longer: int = 0) -> bytes:
 
 
 @st.composite
-def safetensors(draw) -> dict[str, bytes]:
-    shapes = dict(draw(st.sampled_from(PARTS)))
-    for name in draw(st.lists(st.sampled_from(list(shapes)), max_size=1)):
-        shapes[name] = draw(st.lists(st.integers(0, 5), max_size=6))
+def safetensors(draw, parts=(*PARTS, *WHOLE)) -> dict[str, bytes]:
+    shapes = draw(altered(list(parts)))
     entries, size = header_of(shapes, draw(st.lists(st.sampled_from(list(DTYPES)), min_size=1, max_size=3)))
-    metadata = draw(st.sampled_from([None, None, {}, {"title": "high noise"}, {"x": 3}, "x"]))
+    metadata = copy.deepcopy(draw(st.sampled_from(METADATA)))
     if metadata is not None:
         entries.insert(0, ["__metadata__", metadata])
-    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+    for _ in range(draw(st.sampled_from([0, 0, 0, 0, 1, 2]))):
         entry = draw(st.sampled_from(entries))
         fields = entry[1] if isinstance(entry[1], dict) else {}
         match draw(
@@ -69,7 +82,7 @@ def safetensors(draw) -> dict[str, bytes]:
 @st.composite
 def index(draw) -> dict[str, bytes]:
     """Shards, their index, and at times the config beside them."""
-    shapes = draw(st.sampled_from(PARTS))
+    shapes = draw(altered([*PARTS, *WHOLE]))
     shards, weight_map = {}, {}
     for number in range(2):
         name, mine = f"model-{number}.safetensors", dict(list(shapes.items())[number::2])
@@ -103,9 +116,8 @@ def index(draw) -> dict[str, bytes]:
     files = {"model.safetensors.index.json": draw(damaged_bytes(json.dumps(value).encode())), **shards}
     if draw(st.booleans()):
         config = {"num_heads": 1, "dim": 128, "num_layers": 1, "text_len": 8, "eps": 1e-6, "patch_size": [1, 2, 2]}
-        for field in draw(
-            st.lists(st.sampled_from([*config, "in_dim", "ffn_dim", "vace_layers", "num_attention_heads"]), max_size=2)
-        ):
+        more = ["in_dim", "ffn_dim", "vace_layers", "num_attention_heads", "attention_head_dim"]
+        for field in draw(st.lists(st.sampled_from([*config, *more]), max_size=2)):
             config[field] = draw(VALUES)
-        files["config.json"] = draw(damaged_bytes(json.dumps(config).encode()))
+        files["config.json"] = draw(damaged_bytes(draw(damaged_json(config))))
     return files

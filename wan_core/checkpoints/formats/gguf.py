@@ -12,9 +12,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, excerpt, quoted
 from .ggml import FORMATS
 from .limits import LONGEST_NAME, MOST_DIMENSIONS, MOST_TENSORS
+from .mmap import map_header
 from .weights import TensorInfo, Weights
 
 _PLAIN = {
@@ -55,7 +56,8 @@ _UNSUPPORTED = {
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _ALIGNMENTS = tuple(str(2**n) for n in range(3, 13))
-_LONGEST_ARRAY = 2_000_000  # strings; the vocabulary of umT5 has 256,384
+_LONGEST_ARRAY = 400_000  # elements; the vocabulary of umT5 has 256,384
+_LARGEST_TEXT = 16 << 20  # bytes of an array of strings, and of all other metadata; umT5's vocabulary has 4 MB
 
 
 def read_gguf(path: Path, file: BinaryIO) -> Weights:
@@ -63,7 +65,7 @@ def read_gguf(path: Path, file: BinaryIO) -> Weights:
     Raises:
         CheckpointError: not GGUF, a version or a tensor type that is not supported, truncated, or damaged.
     """
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+    with map_header(path, file) as view:
         header = _Header(_Cursor(path, view))
         arrays: dict[str, Any] = {
             key: functools.partial(_read_array, path, array) for key, array in header.arrays.items()
@@ -87,8 +89,11 @@ class _TensorEntry(NamedTuple):
 
 
 def _read_array(path: Path, array: _Array) -> list:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return _Cursor(path, view, array.start).elements(array)
+    try:
+        with path.open("rb") as file, map_header(path, file) as view:
+            return _Cursor(path, view, array.start).elements(array)
+    except OSError as error:
+        raise CheckpointError(f"{path} can no longer be read ({error.strerror})", "the file as it was") from error
 
 
 class _Cursor:
@@ -137,6 +142,7 @@ class _Header:
     def __init__(self, cursor: _Cursor):
         self._cursor = cursor
         self.metadata: dict[str, str] = {}
+        self._text = 0  # characters of metadata so far
         self.arrays: dict[str, _Array] = {}
         if cursor.take(4) != b"GGUF":
             raise cursor.damaged("other bytes than GGUF at its start")
@@ -157,54 +163,59 @@ class _Header:
         cursor = self._cursor
         key, type_ = cursor.string(LONGEST_NAME), cursor.number("I")
         if key in self.metadata or key in self.arrays:
-            raise cursor.damaged(f"the metadata {key!r} twice")
+            raise cursor.damaged(f"the metadata {quoted(key)} twice")
         if type_ == _STRING:
             self.metadata[key] = cursor.string()
+            self._text += len(self.metadata[key])
+            if self._text > _LARGEST_TEXT:
+                raise cursor.damaged(f"{self._text:,} characters of metadata")
         elif type_ in _NUMBERS:
             self.metadata[key] = str(cursor.number(_NUMBERS[type_]))
         elif type_ == _ARRAY:
             self._skip_array(key)
         else:
-            raise cursor.damaged(f"metadata of type {type_} under {key!r}")
+            raise cursor.damaged(f"metadata of type {type_} under {quoted(key)}")
 
     def _skip_array(self, key: str) -> None:
         cursor = self._cursor
         array = _Array(cursor.number("I"), cursor.number("Q"), cursor.position)
         if array.type not in _NUMBERS and array.type != _STRING:
-            raise cursor.damaged(f"an array of type {array.type} under {key!r}")
+            raise cursor.damaged(f"an array of type {array.type} under {quoted(key)}")
+        if array.length > _LONGEST_ARRAY:
+            raise cursor.damaged(f"{array.length:,} elements under {quoted(key)}")
         self.arrays[key] = array
         if array.type != _STRING:
             cursor.skip(array.length * struct.calcsize("<" + _NUMBERS[array.type]))
             return
-        if array.length > _LONGEST_ARRAY:
-            raise cursor.damaged(f"{array.length:,} strings under {key!r}")
         for _ in range(array.length):
             cursor.skip(cursor.number("Q"))
+        if cursor.position - array.start > _LARGEST_TEXT:
+            raise cursor.damaged(f"{cursor.position - array.start:,} bytes of strings under {quoted(key)}")
 
     def _read_tensor(self) -> _TensorEntry:
         cursor = self._cursor
         name, dimensions = cursor.string(LONGEST_NAME), cursor.number("I")
         if dimensions > MOST_DIMENSIONS:
-            raise cursor.damaged(f"{name!r} with {dimensions} dimensions")
+            raise cursor.damaged(f"{quoted(name)} with {dimensions} dimensions")
         shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
         if 0 in shape:
-            raise cursor.damaged(f"{name!r} of shape {shape}")
+            raise cursor.damaged(f"{quoted(name)} of shape {shape}")
         return _TensorEntry(name, shape, cursor.number("I"), cursor.number("Q"))
 
     def _locate(self, entries: list[_TensorEntry]) -> dict[str, TensorInfo]:
         cursor, alignment = self._cursor, self.metadata.get("general.alignment", "32")
         if alignment not in _ALIGNMENTS:
-            raise cursor.damaged(f"an alignment of {alignment[:20]}")
+            raise cursor.damaged(f"an alignment of {excerpt(alignment, 20)}")
         start = end = _aligned(cursor.position, int(alignment))
         found: dict[str, TensorInfo] = {}
         for entry in sorted(entries, key=lambda entry: entry.offset):
             if entry.name in found:
-                raise cursor.damaged(f"the tensor {entry.name!r} twice")
+                raise cursor.damaged(f"the tensor {quoted(entry.name)} twice")
             size = self._size(entry)
             if start + entry.offset != end:
-                raise cursor.damaged(f"{entry.name!r} at byte {start + entry.offset:,} where {end:,} is next")
+                raise cursor.damaged(f"{quoted(entry.name)} at byte {start + entry.offset:,} where {end:,} is next")
             if end + size > cursor.size:
-                raise cursor.damaged(f"{cursor.size:,} bytes, too few for {entry.name!r}")
+                raise cursor.damaged(f"{cursor.size:,} bytes, too few for {quoted(entry.name)}")
             dtype, qtype = _PLAIN.get(entry.type, torch.uint8), _QUANTIZED.get(entry.type, "")
             found[entry.name] = TensorInfo(dtype, self._original_shape(entry), cursor.path, end, size, qtype)
             end = _aligned(end + size, int(alignment))
@@ -219,16 +230,16 @@ class _Header:
             return math.prod(shape) * _PLAIN[type_].itemsize
         if type_ in _UNSUPPORTED:
             raise CheckpointError(
-                f"{self._cursor.path} has {_UNSUPPORTED[type_]} tensors, such as {name}",
+                f"{self._cursor.path} has {_UNSUPPORTED[type_]} tensors, such as {excerpt(name)}",
                 "F32, F16, BF16, " + ", ".join(FORMATS),
                 "Use another file of the same model, such as its Q4_K_M",
             )
         if type_ not in _QUANTIZED:
-            raise self._cursor.damaged(f"{name!r} of the unknown type {type_}")
+            raise self._cursor.damaged(f"{quoted(name)} of the unknown type {type_}")
         block = FORMATS[_QUANTIZED[type_]]
         if not shape or shape[-1] % block.weights:
             raise self._cursor.damaged(
-                f"{name!r} of shape {shape}, which is no whole number of {_QUANTIZED[type_]} blocks"
+                f"{quoted(name)} of shape {shape}, which is no whole number of {_QUANTIZED[type_]} blocks"
             )
         return math.prod(shape) // block.weights * block.size
 
@@ -242,7 +253,9 @@ class _Header:
         if not all(isinstance(size, int) and size >= 0 for size in original) or math.prod(original) != math.prod(
             entry.shape
         ):
-            raise self._cursor.damaged(f"{entry.name!r} of shape {entry.shape} and an original shape of {original}")
+            raise self._cursor.damaged(
+                f"{quoted(entry.name, 100)} of shape {entry.shape} and an original shape of {quoted(original, 100)}"
+            )
         return original
 
 

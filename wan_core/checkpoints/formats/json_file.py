@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, excerpt
 from .limits import LARGEST_HEADER
 
 
@@ -42,7 +42,9 @@ def load_json(path: Path) -> dict:
         with path.open("rb") as file:
             return parse_object(file.read(LARGEST_HEADER + 1))
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} is not readable JSON ({error})", fix="Download the file again") from error
+        raise CheckpointError(
+            f"{path} is not readable JSON ({excerpt(error)})", fix="Download the file again"
+        ) from error
 
 
 def _unique(pairs: list) -> dict:
@@ -61,5 +63,5 @@ def _integer(digits: str) -> int:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"the number {text[:20]}")
+        raise ValueError(f"the number {excerpt(text, 20)}")
     return value

@@ -2,6 +2,8 @@
 
 import math
 
+from ...errors import quoted
+
 LARGEST_HEADER = 6_000_000  # bytes of JSON or pickle; as Python objects up to 35 times as much. Wan's are below 0.5 MB
 MOST_TENSORS = 50_000  # Wan's largest files have about 4,000
 MOST_DIMENSIONS = 8
@@ -15,4 +17,4 @@ def check_tensor(name: str, shape) -> None:
         raise ValueError(f"a tensor whose name is {len(name):,} characters long")
     possible = len(shape) <= MOST_DIMENSIONS and all(type(size) is int and size >= 0 for size in shape)
     if not possible or math.prod(filter(None, shape)) > LARGEST:  # torch multiplies sizes even where one is 0
-        raise ValueError(f"{name!r} of an impossible shape")
+        raise ValueError(f"{quoted(name)} of an impossible shape")

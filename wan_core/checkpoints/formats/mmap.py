@@ -2,7 +2,10 @@
 
 import mmap
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -15,6 +18,20 @@ _MAP_NORESERVE = 0x4000  # on x86 and ARM; not every supported Python has a name
 _PRIVATE: dict[str, int] = {"access": mmap.ACCESS_COPY}
 if sys.platform == "linux":
     _PRIVATE = {"flags": mmap.MAP_PRIVATE | _MAP_NORESERVE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+
+
+def map_header(path: Path, file: BinaryIO) -> mmap.mmap:
+    """An open file, to be read from.
+
+    Raises:
+        CheckpointError: it is empty, or on a system of files that cannot be mapped.
+    """
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path} cannot be mapped into memory ({error})", "a regular file", "Copy it to another disk"
+        ) from error
 
 
 def map_bytes(path: Path, start: int = 0, size: int | None = None) -> Tensor:
@@ -31,5 +48,28 @@ def map_bytes(path: Path, start: int = 0, size: int | None = None) -> Tensor:
         with path.open("rb") as file:
             view = mmap.mmap(file.fileno(), length, offset=start - before, **_PRIVATE)
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} can no longer be read ({error})", "the file as it was a moment ago") from error
+        raise _gone(path, error) from error
     return torch.frombuffer(view, dtype=torch.uint8, offset=before)
+
+
+def read_bytes(places: Iterable[tuple[Path, int, int]]) -> Iterator[bytes]:
+    """The bytes at each place (file, start, size), without a mapping; a file is opened once.
+
+    Raises:
+        CheckpointError: a file has been removed since its header was read.
+    """
+    with ExitStack() as stack:
+        files: dict[Path, BinaryIO] = {}
+        for path, start, size in places:
+            try:
+                if path not in files:
+                    files[path] = stack.enter_context(path.open("rb", buffering=0))
+                files[path].seek(start)
+                found = files[path].read(size)
+            except OSError as error:
+                raise _gone(path, error) from error
+            yield found
+
+
+def _gone(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path} can no longer be read ({error})", "the file as it was a moment ago")

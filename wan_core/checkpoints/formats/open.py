@@ -3,7 +3,7 @@
 import string
 from pathlib import Path
 
-from ...errors import CheckpointError, CheckpointNotFound
+from ...errors import CheckpointError, CheckpointNotFound, excerpt
 from .folder import SUFFIXES, checked_path, find_index, read_index, weight_files
 from .gguf import read_gguf
 from .limits import LARGEST_HEADER, MOST_TENSORS
@@ -42,7 +42,9 @@ def _open_shards(folder: Path, index: Path) -> Weights:
         twice = next((name for name in parts[-1] if name in shard_of), None)
         if twice is not None:
             raise CheckpointError(
-                f"{folder} has {twice} in {shard_of[twice]} and in {shard}", "every tensor once", "Download it again"
+                f"{folder} has {excerpt(twice, 100)} in {excerpt(shard_of[twice], 50)} and in {excerpt(shard, 50)}",
+                "every tensor once",
+                "Download it again",
             )
         shard_of |= dict.fromkeys(parts[-1], shard)
         if len(shard_of) > MOST_TENSORS:
@@ -50,7 +52,7 @@ def _open_shards(folder: Path, index: Path) -> Weights:
     missing = next((name for name, shard in weight_map.items() if shard_of.get(name) != shard), None)
     if missing is not None:
         raise CheckpointError(
-            f"{weight_map[missing]} lacks {missing[:100]}, which {index} says it has",
+            f"{excerpt(weight_map[missing], 100)} lacks {excerpt(missing, 100)}, which {index} says it has",
             "shards of one release",
             "Download them again",
         )
@@ -75,7 +77,8 @@ def _open_file(path: Path) -> Weights:
             file.seek(0)
             return _READERS[expected](path, file)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be opened ({error.strerror})", "a file that you may read") from error
+        why = error.strerror or excerpt(error)  # the safetensors library gives no number
+        raise CheckpointError(f"{path} cannot be opened ({why})", "a regular file that you may read") from error
 
 
 def _reject_failed_download(path: Path, start: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, excerpt, quoted
 from .json_file import parse_object
 from .limits import LARGEST_HEADER, MOST_TENSORS, check_tensor
 from .weights import TensorInfo, Weights
@@ -53,7 +53,7 @@ def read_safetensors(path: Path, file: BinaryIO) -> Weights:
         info = {name: _tensor_info(name, entry, path, 8 + length) for name, entry in header.items()}
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(
-            f"{path} ({size:,} bytes) is damaged or incomplete: {error}",
+            f"{path} ({size:,} bytes) is damaged or incomplete: {excerpt(error)}",
             "a complete safetensors file",
             "Download it again",
         ) from error
@@ -64,8 +64,10 @@ def _tensor_info(name: str, entry: dict, path: Path, start: int) -> TensorInfo:
     """Of a header entry that the library has validated; `start` is where the data begin in the file."""
     check_tensor(name, entry["shape"])
     if len(entry) != 3:
-        raise ValueError(f"{name!r} with more than dtype, shape and data_offsets")
+        raise ValueError(f"{quoted(name, 100)} with more than dtype, shape and data_offsets")
     if entry["dtype"] not in DTYPES:
-        raise ValueError(f"{name!r} of dtype {entry['dtype']}, which is none of {', '.join(DTYPES)}")
+        raise ValueError(
+            f"{quoted(name, 60)} of dtype {excerpt(entry['dtype'], 20)}, which is none of {', '.join(DTYPES)}"
+        )
     first, end = entry["data_offsets"]
     return TensorInfo(DTYPES[entry["dtype"]], tuple(entry["shape"]), path, start + first, end - first)

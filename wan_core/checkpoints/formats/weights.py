@@ -4,14 +4,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, excerpt, quoted
 from .ggml import FORMATS
 from .mmap import map_bytes
+
+Element = TypeVar("Element", str, int, float)
 
 
 class TensorInfo(NamedTuple):
@@ -115,9 +117,20 @@ class Weights:
             raise CheckpointError(f"{info.file} has become shorter", "the file as it was a moment ago")
         return _view(data, info)
 
-    def metadata_array(self, key: str) -> list | None:
-        """A list of strings or numbers from the header, or None."""
-        return self.arrays[key]() if key in self.arrays else None
+    def metadata_array(self, key: str, of: type[Element]) -> list[Element]:
+        """A list from the header, empty where it is not there.
+
+        Raises:
+            CheckpointError: its elements are of another type.
+        """
+        found = self.arrays[key]() if key in self.arrays else []
+        if not all(type(element) is of for element in found):
+            raise CheckpointError(
+                f"{self.source} has {quoted(found, 60)} under {excerpt(key, 100)}",
+                f"a list of {of.__name__}",
+                "Download it again",
+            )
+        return found
 
     def renamed(self, names: Mapping[str, str]) -> "Weights":
         """Only the tensors in `names` (ours → theirs), under our names."""
@@ -129,12 +142,24 @@ class Weights:
 
 
 def from_state_dict(state: Mapping[str, Tensor], source: str = "the state dict") -> Weights:
-    wrong = next((name for name, t in state.items() if not isinstance(t, Tensor)), None)
-    if wrong is not None:
-        raise CheckpointError(f"{source} has a {type(state[wrong]).__name__} under {wrong!r}", "tensors alone")
+    """
+    Raises:
+        CheckpointError: a name that is no text, or something else than a plain tensor.
+    """
+    for name, value in state.items():
+        if not isinstance(name, str):
+            raise CheckpointError(
+                f"{source} has the name {quoted(name)}, a {type(name).__name__}", "names that are text"
+            )
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise CheckpointError(f"{source} has a {_kind(value)} under {quoted(name)}", "plain tensors alone")
     state = {name: t.detach() for name, t in state.items()}
     info = {name: TensorInfo(t.dtype, tuple(t.shape)) for name, t in state.items()}
     return Weights(info, source, sum(t.nbytes for t in state.values()), "memory", memory=state)
+
+
+def _kind(value: object) -> str:
+    return f"{value.layout} tensor".removeprefix("torch.") if isinstance(value, Tensor) else type(value).__name__
 
 
 def _view(data: Tensor, info: TensorInfo) -> Tensor:

@@ -8,6 +8,7 @@ import struct
 import zipfile
 from typing import BinaryIO, NamedTuple
 
+from ....errors import excerpt, quoted
 from ..limits import LARGEST_HEADER, MOST_TENSORS
 
 _PICKLE = "data.pkl"
@@ -38,7 +39,7 @@ def read_archive(file: BinaryIO, size: int) -> tuple[dict[str, Record], bytes]:
                 raise ValueError(f"no {_PICKLE} of a believable size in it")
             pickle = archive.read(next(entry for entry in entries if _name(entry) == _PICKLE))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error, OSError) as error:
-        raise ValueError(f"a damaged archive ({error})") from error
+        raise ValueError(f"a damaged archive ({excerpt(error)})") from error
     if "byteorder" in records:
         file.seek(records["byteorder"].start)
         if file.read(3) == b"big":
@@ -82,14 +83,14 @@ def _check_entries(file: BinaryIO, entries: list[zipfile.ZipInfo], directory: in
     records, end = {}, 0
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size or entry.flag_bits & 1:
-            raise ValueError(f"a compressed record, {entry.filename[:100]!r}")
+            raise ValueError(f"a compressed record, {quoted(entry.filename)}")
         if entry.header_offset < end:
-            raise ValueError(f"a record inside another, {entry.filename[:100]!r}")
+            raise ValueError(f"a record inside another, {quoted(entry.filename)}")
         file.seek(entry.header_offset)
         signature, name, extra = _LOCAL.unpack(file.read(_LOCAL.size).ljust(_LOCAL.size, b"\0"))
         record = Record(entry.header_offset + _LOCAL.size + name + extra, entry.file_size)
         end = record.start + record.size
         if signature != b"PK\3\4" or end > directory:
-            raise ValueError(f"a record that is not where it should be, {entry.filename[:100]!r}")
+            raise ValueError(f"a record that is not where it should be, {quoted(entry.filename)}")
         records[_name(entry)] = record
     return records

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
+from ....errors import excerpt
 from ..limits import LARGEST
 from ..safetensors import DTYPES
 
@@ -134,7 +135,7 @@ class PickleVM:
 
     def name(self, name: str) -> None:
         if name not in _CALLS and name not in _STORAGES and name not in _DTYPES:
-            raise ValueError(f"it names {name.replace(' ', '.')[:100]}, which a state dict does not need")
+            raise ValueError(f"it names {excerpt(name.replace(' ', '.'), 100)}, which a state dict does not need")
         self.push(_Global(name))
 
     def call(self, _) -> None:

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from ....errors import CheckpointError
+from ....errors import CheckpointError, excerpt, quoted
 from ..limits import LARGEST, LARGEST_HEADER, MOST_TENSORS, check_tensor
 from ..weights import TensorInfo, Weights
 from .archive import read_archive
@@ -34,7 +34,7 @@ def read_pth(path: Path, file: BinaryIO) -> Weights:
             raise ValueError(f"{len(info):,} tensors of {total:,} bytes, more than it holds")
     except ValueError as error:
         raise CheckpointError(
-            f"{path} ({size:,} bytes) cannot be read as plain weights: {error}",
+            f"{path} ({size:,} bytes) cannot be read as plain weights: {excerpt(error)}",
             "a complete file that holds tensors and nothing else",
             "Download it again, or use the .safetensors version",
         ) from error
@@ -80,7 +80,7 @@ def _read_stream(file: BinaryIO, size: int) -> tuple[Any, dict[str, int]]:
 
 
 def _wrong_storage(key: str) -> ValueError:
-    return ValueError(f"the numbers of storage {key[:20]!r} are missing or of another size")
+    return ValueError(f"the numbers of storage {quoted(key, 20)} are missing or of another size")
 
 
 def _tensor_info(name: str, view: TensorView, path: Path, start: int) -> TensorInfo:
@@ -88,14 +88,14 @@ def _tensor_info(name: str, view: TensorView, path: Path, start: int) -> TensorI
     shape, stride, itemsize = view.shape, view.stride, view.dtype.itemsize
     check_tensor(name, shape)
     if len(stride) != len(shape) or not all(type(step) is int and 0 <= step <= LARGEST for step in stride):
-        raise ValueError(f"{name!r} with impossible strides")
+        raise ValueError(f"{quoted(name, 100)} with impossible strides")
     if 0 in shape:
         return TensorInfo(view.dtype, shape, path, start)
     span = 1  # numbers from the tensor's first on that the dimensions so far reach over
     for step, size in sorted((step, size) for step, size in zip(stride, shape, strict=True) if size > 1):
         if step < span:
-            raise ValueError(f"{name!r} of shape {shape}, more than it holds")
+            raise ValueError(f"{quoted(name, 100)} of shape {shape}, more than it holds")
         span += step * (size - 1)
     if (view.offset + span) * itemsize > view.storage.nbytes:
-        raise ValueError(f"{name!r} of shape {shape}, more than it holds")
+        raise ValueError(f"{quoted(name, 100)} of shape {shape}, more than it holds")
     return TensorInfo(view.dtype, shape, path, start + view.offset * itemsize, span * itemsize, stride=stride)
