@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -291,6 +292,26 @@ def test_cancel_in_either_expert_frees_the_way_for_the_next(server):
         entry = server.wait(prompt)
         assert [kind for kind, _ in entry["status"]["messages"]][-1] == "execution_interrupted"
     server.run(t2v("after-cancel", seed=123))
+
+
+PREFIXES = {
+    "video/%date:yyyy-MM-dd%/clip": r"video/\d{4}-\d\d-\d\d/clip",
+    "%date%-%date:d.M.yy h-m-s%": r"\d{14}-\d+\.\d+\.\d\d \d+-\d+-\d+",
+    "%Wan22MoEKSampler.seed%_%Size: v1.0.width%_%latent.length%": "41_48_9",
+    "%text.positive%": "a red_circle_ ._ 100%",
+    "%nothing.here%_100%_%Wan22MoEKSampler.positive%": r"%nothing\.here%_100%_%Wan22MoEKSampler\.positive%",
+    "%width%x%height%": "48x32",
+}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_file_name_may_hold_the_date_and_values_of_nodes(server, prefix):
+    graph = t2v(prefix, seed=41)
+    graph["latent"]["_meta"] = {"title": "Size: v1.0"}
+    graph["text"]["inputs"]["positive"] = "a red/circle: .\\ 100%"
+    (file,) = server.run(graph)["outputs"]["save"]["images"]
+    found = f"{file['subfolder']}/{file['filename']}".lstrip("/")
+    assert re.fullmatch(PREFIXES[prefix] + r"_\d{5}_\.mp4", found), found
 
 
 def test_tests_of_one_server_share_a_process(server, request):
