@@ -10,7 +10,6 @@ Ctrl+C takes this job, and no other, off the server. Exit codes: 0 saved, 1 not,
 import argparse
 import contextlib
 import json
-import struct
 import sys
 import time
 import urllib.error
@@ -23,7 +22,6 @@ from typing import Any
 
 import websocket
 
-TEXT = 3  # type of ComfyUI's binary messages that carry text
 CANCELLED = 130  # the exit code of a program that Ctrl+C has ended
 LONGEST = 300  # characters of somebody else's words in a message
 
@@ -221,10 +219,7 @@ def follow(socket: websocket.WebSocket, job: str, workflow: Workflow) -> dict:
     node, expert, line, files, pace = "", "", "", [], Pace()
     while True:
         message = socket.recv()
-        if isinstance(message, bytes):
-            kind, name = struct.unpack(">II", message[:8])
-            if kind == TEXT:  # the sampler says which expert is at work
-                expert = message[8 + name :].decode(errors="replace")
+        if isinstance(message, bytes):  # a preview
             continue
         event = json.loads(message)
         kind, data = event["type"], event["data"]
@@ -232,6 +227,9 @@ def follow(socket: websocket.WebSocket, job: str, workflow: Workflow) -> dict:
         if kind == "status":
             waiting = data["status"]["exec_info"]["queue_remaining"] - 1
             now = f"{waiting} more in the queue" if waiting > 0 and not node else line
+        elif kind == "wan22.sampling":
+            expert = f"{data['expert']}-noise expert" if "expert" in data else expert
+            continue
         elif data.get("prompt_id") != job:
             continue
         elif kind == "executing" and data["node"]:

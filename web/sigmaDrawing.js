@@ -42,8 +42,10 @@ export class SigmaDrawing {
 
   /**
    * @param {{sigmas: number[]|null, experts: string[], boundary: number|null, editable: boolean, note: string,
-   *   live: object|null}} state
-   *   experts: "high" or "low" for each step; boundary: null for a single model; live: {step, expert, seconds} of a run
+   *   warning: string, live: object|null}} state
+   *   experts: "high" or "low" for each step; boundary: null for a single model; live: of a run, the step that has
+   *   `begun`, its `expert` and whether that is `loading`, the last `step` done with `pace` and `left` in seconds, and
+   *   after the run the `seconds` of each expert
    */
   draw(state) {
     this.state = state;
@@ -61,7 +63,7 @@ export class SigmaDrawing {
     this.#curve(sigmas, experts);
     this.#words(boundary, live);
     if (boundary !== null) this.#line(boundary, focused);
-    if (live?.step) this.#now(sigmas, live);
+    if (live?.step && !live.seconds) this.#now(sigmas, live);
   }
 
   #resize() {
@@ -106,19 +108,22 @@ export class SigmaDrawing {
     const line = (words, y, kind = "") =>
       this.element.append(label(MARGIN.left, y, words, { class: `wan22-words ${kind}` }));
     let words = boundary === null ? text("steps", { steps }) : text("counts", { high, low });
-    if (live?.expert && live.step <= steps && !live.seconds) {
-      const expert = boundary === null ? "" : text(`${live.expert}AtWork`);
-      const start = this.starts[Math.max(0, live.step - 1)];
-      words = `${text("step", { step: live.step, steps })} · t=${start} · ${expert}`;
-    } else if (live?.seconds) {
+    let second = this.state.note;
+    if (live?.seconds) {
       const each = Object.entries(live.seconds).map(
         ([expert, s]) => `${boundary === null ? "" : `${text(expert)} `}${s.toFixed(1)} s`,
       );
-      words += ` · ${each.join(" · ")}`;
+      words = [words, ...each].join(" · ");
+    } else if (live?.begun <= steps) {
+      const kind = live.loading ? "Loading" : "AtWork";
+      const doing = boundary === null ? text(`one${kind}`) : text(`${live.expert}${kind}`);
+      words = `${text("step", { step: live.begun, steps })} · ${doing}`;
+      second = [`t=${this.starts[live.begun - 1]}`, ...pace(live)].join(" · ");
     }
     line(words, this.height - 24);
-    if (this.state.note) line(this.state.note, this.height - 7);
-    if (boundary !== null && (high === 0 || low === 0)) line(text(high === 0 ? "noHigh" : "noLow"), 14, "wan22-warning");
+    if (second) line(second, this.height - 7);
+    const unused = boundary === null ? "" : high === 0 ? text("noHigh") : low === 0 ? text("noLow") : "";
+    if (this.state.warning || unused) line(this.state.warning || unused, 14, "wan22-warning");
   }
 
   #line(boundary, focused) {
@@ -181,4 +186,12 @@ export class SigmaDrawing {
     event.stopPropagation(); // arrow keys move nodes on the canvas
     this.#choose(this.count + by);
   }
+}
+
+/** Seconds a step and time left, as soon as they are known. */
+function pace({ pace, left }) {
+  if (pace === undefined) return [];
+  const whole = Math.round(left);
+  const time = `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+  return [text("pace", { seconds: pace.toFixed(1) }), text("left", { time })];
 }

@@ -77,7 +77,8 @@ class SigmaPlot {
     this.drawing.draw({
       ...this.#steps(run),
       boundary: run.boundary,
-      note: this.#marks(run)?.note || run.note,
+      note: run.note,
+      warning: this.#marks(run)?.warning ?? "",
       editable,
       live: this.#marks(run),
     });
@@ -99,15 +100,19 @@ class SigmaPlot {
   }
 
   /** An event of the server about this node's run; whatever does not look like one is left alone. */
-  onServerEvent({ sigmas, plan: experts, ignored_shift: shift, step, expert, seconds, clip }) {
+  onServerEvent({ sigmas, plan: experts, ignored_shift: shift, begun, loading, step, expert, pace, left, seconds, clip }) {
+    const isExpert = expert === "high" || expert === "low";
     if (isSigmas(sigmas) && isPlan(experts, sigmas)) {
       const { key, boundary } = runOf(this.node);
-      const note = Number.isFinite(shift) ? text("ignoredShift", { shift }) : "";
-      this.live = { sigmas, experts, key, boundary, note, step: 0 };
+      const warning = Number.isFinite(shift) ? text("ignoredShift", { shift }) : "";
+      this.live = { sigmas, experts, key, boundary, warning, step: 0 };
       this.clip.show(null);
     } else if (!this.live) return;
-    else if (isStep(step, this.live.sigmas) && (expert === "high" || expert === "low")) {
-      this.live = { ...this.live, step, expert };
+    else if (isStep(begun, this.live.sigmas) && isExpert) {
+      this.live = { ...this.live, begun, expert, loading: loading === true };
+    } else if (isStep(step, this.live.sigmas) && isExpert) {
+      const times = Number.isFinite(pace) && Number.isFinite(left) ? { pace, left } : {};
+      this.live = { ...this.live, step, expert, ...times };
       const picture = setting(CLIP) === false ? null : checkedClip(clip);
       if (picture) this.clip.show(picture);
     } else if (seconds && typeof seconds === "object") {

@@ -17,7 +17,6 @@ from ...wan_core.config import PRESETS
 from .guider import Progress
 
 EVENT = "wan22.sampling"
-STATUS = {"high": "high-noise expert: layout and motion", "low": "low-noise expert: texture and detail"}
 WIDEST = 160  # pixels of a frame of the clip preview; latents of up to 1280 pixels go as they are
 FRAMES_PER_LATENT = 4
 
@@ -26,15 +25,22 @@ FRAMES_PER_LATENT = 4
 class Timing:
     """State of the run that is shown; times as of `time.monotonic`."""
 
-    two_experts: bool = False
+    plan: list[str] = field(default_factory=list)  # the expert of each step
     latent_format: comfy.latent_formats.LatentFormat | None = None
+    done: int = 0  # steps
     step_began: float = 0.0
-    expert: str | None = None
-    seconds: dict[str, float] = field(default_factory=dict)  # spent by each expert
+    told: tuple[int, str, bool] | None = None  # step, expert, and whether it is being loaded
+    seconds: dict[str, list[float]] = field(default_factory=dict)  # of each step, by expert; loading is not counted
+
+    def left(self) -> float:
+        """Seconds for the steps that remain, each as fast as its expert has been; as the other one where it is new."""
+        each = {expert: sum(steps) / len(steps) for expert, steps in self.seconds.items()}
+        known = next(iter(each.values()))
+        return sum(each.get(expert, known) for expert in self.plan[self.done :])
 
 
 class RunProgress(Progress):
-    """Shows a run in the node that started it: steps, expert at work, seconds per expert, and the clip so far.
+    """Shows a run in the node that started it: the step, the expert at work, its pace, and the clip so far.
 
     Without a browser that asked for the run, nothing is sent.
 
@@ -47,25 +53,37 @@ class RunProgress(Progress):
         self._run = Timing()
 
     def on_start(self, sigmas: list[float], plan: list[str], latent_format) -> None:
-        self._run = Timing(len(set(plan)) > 1, latent_format, step_began=time.monotonic())
+        self._run = Timing(plan, latent_format)
         self._send(sigmas=sigmas, plan=plan, ignored_shift=self.ignored_shift)
 
+    def on_load(self, expert: str) -> None:
+        self._tell(expert, loading=True)
+
     def on_expert(self, expert: str) -> None:
-        run = self._run
-        if expert != run.expert:
-            run.expert = expert
-            if run.two_experts:
-                send_status(self.node_id, STATUS[expert])
+        if self._run.told is None or self._run.told[2]:
+            self._run.step_began = time.monotonic()
+        self._tell(expert, loading=False)
 
     def on_step(self, step: int, x0: torch.Tensor) -> None:
         run, now = self._run, time.monotonic()
-        run.seconds[run.expert] = run.seconds.get(run.expert, 0.0) + now - run.step_began
+        run.done, (_, expert, _) = step + 1, run.told
+        run.seconds.setdefault(expert, []).append(now - run.step_began)
         run.step_began = now
         clip = None if client() is None else clip_sheet(run.latent_format, x0)
-        self._send(step=step + 1, expert=run.expert, clip=clip)
+        self._send(step=run.done, expert=expert, pace=run.seconds[expert][-1], left=run.left(), clip=clip)
 
     def on_end(self) -> None:
-        self._send(seconds={expert: round(seconds, 2) for expert, seconds in self._run.seconds.items()})
+        self._send(seconds={expert: round(sum(steps), 2) for expert, steps in self._run.seconds.items()})
+
+    def _tell(self, expert: str, loading: bool) -> None:
+        """That a step has begun, or waits for its expert; once, however often the expert is asked in it."""
+        run, now = self._run, (self._run.done + 1, expert, loading)
+        if now == run.told:
+            return
+        if run.told is None or run.told[1:] != now[1:]:
+            logging.info("Wan 2.2: %s the %s-noise expert", "loading" if loading else "sampling with", expert)
+        run.told = now
+        self._send(begun=now[0], expert=expert, loading=loading)
 
     def _send(self, **event) -> None:
         if client() is not None:

@@ -163,6 +163,12 @@ def test_a_run_is_seen_live_and_its_clip_in_the_node(plot, server):
     words = "\n".join(text for text, _ in seen)
     high, low = {"en": ("layout and motion", "texture and detail"), "zh": ("构图与运动", "纹理与细节")}[plot.language]
     assert 0 < words.index(high) < words.index(low) and any(mark for _, mark in seen)
+    loading = {"en": "loading the {}-noise expert", "zh": "正在加载{}噪专家"}[plot.language]
+    for word, expert in zip({"en": ("high", "low"), "zh": ("高", "低")}[plot.language], (high, low), strict=True):
+        assert words.index(loading.format(word)) < words.index(expert)
+    assert not seen[-1][1], "the mark of the last step stays after the end"
+    texts = plot.page.locator("[data-node-id], .wan22-plot").all_text_contents()
+    assert not any(expert in text for expert in (high, low) for text in texts), "an expert is at work after the end"
     assert seen[-1][0].count(" s") == 2  # seconds of each expert
     clip = plot.page.locator(".wan22-clip")
     assert clip.evaluate("clip => [clip.width, clip.height]") == [12, 8]  # a pixel a latent, shown as wide as the node
@@ -281,6 +287,10 @@ HOSTILE = [
         )
     ),
     "{node: ID, sigmas: [1, 0.5, 0], plan: ['high', 'low'], ignored_shift: '<b>'}",
+    "{node: ID, begun: 1, expert: '<b>', loading: '<b>'}",
+    "{node: ID, begun: 1e9, expert: 'low', loading: true}",
+    "{node: ID, begun: 1, expert: 'low', loading: true}",
+    "{node: ID, step: 1, expert: 'low', pace: '<b>', left: NaN}",
     "{node: ID, seconds: {high: '<b>', low: Infinity}}",
 ]
 
