@@ -119,6 +119,27 @@ def test_a_pair_of_which_only_one_is_loaded_is_drawn_as_one_model(plot):
     plot.page.wait_for_function(f"{unused}.length === 0", timeout=5000)
 
 
+def test_an_error_is_said_in_its_node_and_gone_with_the_next_run(page):
+    page.open(T2V)
+    set_low = """name => {
+        app.graph.nodes.find(node => node.comfyClass === 'Wan22ExpertLoader').widgets[1].value = name;
+        const small = {width: 48, height: 32, length: 5, steps: 2, seed: Math.floor(Math.random() * 1e9)};
+        for (const widget of app.graph.nodes.flatMap(node => node.widgets ?? []))
+            if (widget.name in small) widget.value = small[widget.name];
+        app.queuePrompt(0) }"""
+    page.page.evaluate(set_low, "wan2.2_i2v_low_noise_14B_fp16.safetensors")
+    alert = page.page.locator(".wan22-error[role=alert] div")
+    alert.first.wait_for(timeout=60_000)
+    found, needed = alert.all_text_contents()
+    assert found.startswith("wan2.2_t2v_high_noise_14B_fp16.safetensors is ") and found.endswith("different sizes.")
+    assert needed.startswith("Needed: two experts of one model. Use the high-noise and the low-noise file of the same")
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.picture(PICTURES / f"error-{page.name}.jpg")
+    page.page.evaluate(set_low, "wan2.2_t2v_low_noise_14B_fp16.safetensors")
+    alert.first.wait_for(state="detached", timeout=60_000)
+    page.page.wait_for_function("document.querySelector('video')?.readyState >= 2", timeout=60_000)
+
+
 def test_a_hidden_plot_leaves_no_hole(plot):
     height = f"{SAMPLER}.computeSize()[1]"
     before = plot.page.evaluate(height)

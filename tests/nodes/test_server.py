@@ -294,6 +294,16 @@ def test_cancel_in_either_expert_frees_the_way_for_the_next(server):
     server.run(t2v("after-cancel", seed=123))
 
 
+def test_an_error_is_named_without_the_path_of_this_pack(server):
+    """ComfyUI's page writes the name in front of the message."""
+    entry = server.wait(
+        server.queue(t2v("bad") | {"latent": node("EmptyLatentImage", width=64, height=64, batch_size=1)})
+    )
+    error = next(details for kind, details in entry["status"]["messages"] if kind == "execution_error")
+    assert error["exception_type"] == "InputError"
+    assert error["exception_message"].startswith("an image latent (1, 4, 8, 8) for a model with 16 latent channels.")
+
+
 PREFIXES = {
     "video/%date:yyyy-MM-dd%/clip": r"video/\d{4}-\d\d-\d\d/clip",
     "%date%-%date:d.M.yy h-m-s%": r"\d{14}-\d+\.\d+\.\d\d \d+-\d+-\d+",
