@@ -3,12 +3,12 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { showLines } from "./linesPanel.js";
-import { showWidget } from "./panel.js";
+import { makeRoom, showWidget } from "./panel.js";
 import { nodeById } from "./watch.js";
 
 const [REPORT, ERROR] = ["wan22_report", "wan22_error"];
 const REPORTS = new Set(["Wan22LoraPair", "Wan22Plan"]);
-const failed = new Set(); // nodes that show an error
+const failed = new Map(); // nodes that show an error → their size without it
 
 /** Show the text of an `executed` event in a node; nothing where there is none. */
 function showReport(node, output) {
@@ -21,16 +21,18 @@ function showError({ node_id: id, exception_message: message }) {
   const node = nodeById(id);
   if (!node?.comfyClass?.startsWith("Wan22") || typeof message !== "string") return;
   const lines = message.trim().split("\n", 1)[0].split(/ (?=Needed: )/);
+  if (!failed.has(node)) failed.set(node, [...node.size]);
   const panel = showLines(node, ERROR, lines, () => true);
   panel.element.setAttribute("role", "alert");
-  showWidget(panel, true);
-  failed.add(node);
+  if (showWidget(panel, true)) makeRoom(node);
 }
 
 function clearErrors() {
-  for (const node of failed) {
+  for (const [node, size] of failed) {
     const panel = showLines(node, ERROR, [], () => true);
     if (panel) showWidget(panel, false);
+    makeRoom(node, false);
+    node.setSize(size);
   }
   failed.clear();
 }

@@ -142,7 +142,7 @@ export class SigmaDrawing {
     handle.append(
       svg("line", { x1: x, x2: x, y1: top, y2: bottom, class: "wan22-line", "stroke-dasharray": "3 2" }),
       svg("rect", { x: x - 6, y: top, width: 12, height: bottom - top, fill: "transparent" }),
-      label(x, top - 5, boundary.toFixed(3), { "text-anchor": "middle" }),
+      label(Math.min(x, this.width - 20), top - 5, boundary.toFixed(3), { "text-anchor": "middle" }),
     );
     handle.style.cursor = this.state.editable ? "ew-resize" : "default";
     this.element.append(handle);

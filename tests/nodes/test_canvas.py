@@ -127,6 +127,8 @@ def test_an_error_is_said_in_its_node_and_gone_with_the_next_run(page):
         for (const widget of app.graph.nodes.flatMap(node => node.widgets ?? []))
             if (widget.name in small) widget.value = small[widget.name];
         app.queuePrompt(0) }"""
+    height = "app.graph.nodes.find(node => node.comfyClass === 'Wan22ExpertLoader').size[1]"
+    before = page.page.evaluate(height)
     page.page.evaluate(set_low, "wan2.2_i2v_low_noise_14B_fp16.safetensors")
     alert = page.page.locator(".wan22-error[role=alert] div")
     alert.first.wait_for(timeout=60_000)
@@ -137,6 +139,7 @@ def test_an_error_is_said_in_its_node_and_gone_with_the_next_run(page):
     page.picture(PICTURES / f"error-{page.name}.jpg")
     page.page.evaluate(set_low, "wan2.2_t2v_low_noise_14B_fp16.safetensors")
     alert.first.wait_for(state="detached", timeout=60_000)
+    assert abs(page.page.evaluate(height) - before) < 2
     page.page.wait_for_function("document.querySelector('video')?.readyState >= 2", timeout=60_000)
 
 
