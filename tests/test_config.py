@@ -31,7 +31,7 @@ def test_one_expert_of_the_image_to_video_pair_has_no_boundary():
         ((20, 16), False, "20 input and 16 output channels. Needed"),
         ((48, 48), True, "48 input and 48 output channels, twice"),
         ((99, 48), False, "99 input and 48 output"),
-        ((48, 16), False, "48 input and 16 output channels, as Fun-Control of Wan2.1.*Load Diffusion Model"),
+        ((48, 16), False, r"48 input and 16 output channels \(Fun-Control of Wan2.1\)\. .*Load Diffusion Model"),
     ],
 )
 def test_channels_that_no_model_has(channels, two, message):

@@ -13,7 +13,6 @@ ROOT = Path(wan_core.__file__).parent
 # Layers, lowest first: a package imports what lies in layers below its own, and itself.
 LAYERS = (
     {"errors"},
-    {"fields"},
     {"config", "validate"},
     {"shapes", "devices", "ops", "attention", "fused"},
     {

@@ -70,3 +70,27 @@ def test_an_output(out, tmp_path):
 def test_the_numbers_of_a_call(out, name):
     for wrong in (b"x", [], {}, object(), "5", float("nan"), 10**5000):
         assert refused(lambda wrong: out.pipeline("a cat", **SMALL | {name: wrong}), wrong), wrong
+
+
+ENDLESS = (10**5000, "x" * 10**5, b"x" * 10**5, ["x" * 10**5])  # the first is a number that Python does not write
+
+
+@pytest.mark.parametrize("wrong", ENDLESS, ids=("number", "text", "bytes", "list"))
+def test_no_message_repeats_an_endless_value(official_folder, out, wrong):
+    pipe = out.pipeline
+    doors = {
+        "solver": lambda: pipe("a cat", **SMALL | {"solver": wrong}),
+        "callback": lambda: pipe("a cat", **SMALL | {"callback": wrong}),
+        "attention": lambda: WanPipeline.from_pretrained(official_folder(), attention=wrong),
+        "device": lambda: pipe.to(wrong),
+        "expert": lambda: pipe.load_lora("style.safetensors", expert=wrong),
+        "clip": lambda: out.save(wrong),
+        "model": lambda: open_model(wrong),
+        "file": lambda: inspect(wrong),
+    }
+    if isinstance(wrong, (int, bytes)):
+        doors["prompt"] = lambda: pipe(wrong, **SMALL)
+    for name, door in doors.items():
+        with pytest.raises(WanError) as caught:
+            door()
+        assert len(str(caught.value)) < 500, name

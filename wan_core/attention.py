@@ -5,7 +5,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, quoted
 from .ops import Attention, sdpa
 
 
@@ -56,7 +56,7 @@ def get_backend(name: str) -> Attention:
         InputError: no such backend, or it cannot be used here.
     """
     if name not in BACKENDS:
-        raise InputError(f"attention is {name!r}", "one of " + ", ".join(BACKENDS))
+        raise InputError(f"attention is {quoted(name)}", "one of " + ", ".join(BACKENDS))
     if name == "sdpa":
         return sdpa
     try:
@@ -67,7 +67,7 @@ def get_backend(name: str) -> Attention:
         if name == "auto":
             return sdpa
         raise InputError(
-            f"attention {name!r} cannot be used here ({error})", "CUDA and its package", 'Use "auto" or "sdpa"'
+            f"attention {quoted(name)} cannot be used here ({error})", "CUDA and its package", 'Use "auto" or "sdpa"'
         ) from error
 
 

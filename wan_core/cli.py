@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return next(code for kind, code in CODES if isinstance(error, kind))
         except OSError as error:  # a full disk, say, where no error of our own tells of it
-            print(f"error: {one_line(f'{error.filename}: {error.strerror}')}.", file=sys.stderr)
+            where = "" if error.filename is None else f"{error.filename}: "
+            print(f"error: {one_line(f'{where}{error.strerror}')}.", file=sys.stderr)
             return FAILED
         except KeyboardInterrupt:
             print("\nInterrupted.", file=sys.stderr)

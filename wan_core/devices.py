@@ -21,7 +21,8 @@ def usable_device(device: torch.device | str | None) -> torch.device:
             if not torch.cuda.is_available()
             else f"Use cuda:0 to cuda:{torch.cuda.device_count() - 1}, or cpu"
         )
-        raise InputError(f"the device {excerpt(device)} cannot be used here", "a device that torch has", fix) from error
+        named = excerpt(device) if isinstance(device, (str, torch.device)) else quoted(device)
+        raise InputError(f"the device {named} cannot be used here", "a device that torch has", fix) from error
     return device
 
 

@@ -90,3 +90,9 @@ class VideoError(WanError, OSError):
 
     # OSError would print its errno form; the sentence is what people need.
     __str__ = Exception.__str__
+
+
+class WriteError(WanError, OSError):
+    """A weight file, or a checkpoint of a training run, that could not be written."""
+
+    __str__ = Exception.__str__

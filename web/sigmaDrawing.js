@@ -42,10 +42,10 @@ export class SigmaDrawing {
 
   /**
    * @param {{sigmas: number[]|null, experts: string[], boundary: number|null, editable: boolean, note: string,
-   *   warning: string, live: object|null}} state
+   *   live: object|null}} state
    *   experts: "high" or "low" for each step; boundary: null for a single model; live: of a run, the step that has
    *   `begun`, its `expert` and whether that is `loading`, the last `step` done with `pace` and `left` in seconds, and
-   *   after the run the `seconds` of each expert
+   *   after the run the `seconds` of each expert; a `warning` throughout
    */
   draw(state) {
     this.state = state;
@@ -123,7 +123,7 @@ export class SigmaDrawing {
     line(words, this.height - 24);
     if (second) line(second, this.height - 7);
     const unused = boundary === null ? "" : high === 0 ? text("noHigh") : low === 0 ? text("noLow") : "";
-    if (this.state.warning || unused) line(this.state.warning || unused, 14, "wan22-warning");
+    if (live?.warning || unused) line(live?.warning || unused, 14, "wan22-warning");
   }
 
   #line(boundary, focused) {

@@ -78,7 +78,6 @@ class SigmaPlot {
       ...this.#steps(run),
       boundary: run.boundary,
       note: run.note,
-      warning: this.#marks(run)?.warning ?? "",
       editable,
       live: this.#marks(run),
     });

@@ -4,7 +4,7 @@ import comfy.model_base
 import torch
 
 from ...wan_core.errors import InputError
-from .conditions import check_conditions
+from .conditions import check_conditions, check_latents
 from .model import HostModelMixin
 
 _WHICH_VAE = "The Wan 2.1 VAE goes with the 14B models, the Wan 2.2 VAE with the 5B"
@@ -87,8 +87,9 @@ def check_vae_latents(vae, latents: torch.Tensor) -> None:
 
 
 def _kind(latents) -> str:
-    kinds = {3: "an audio latent", 4: "an image latent", 5: f"a video latent with {latents.shape[1]} channels"}
-    return kinds.get(latents.ndim, "another kind of latent")
+    if latents.ndim == 5:
+        return f"a video latent with {latents.shape[1]} channels"
+    return {3: "an audio latent", 4: "an image latent"}.get(latents.ndim, "another kind of latent")
 
 
 def _check_conditioning(model, conditioning) -> None:
@@ -97,8 +98,8 @@ def _check_conditioning(model, conditioning) -> None:
     if "concat_latent_image" in given and channels == latent_channels:
         raise InputError(
             f"an image condition for a text-to-video model ({channels} input channels)",
-            "an image-to-video model (36)",
-            "Load the I2V experts, or take the image out",
+            "a model with channels for it, such as image-to-video (36)",
+            "Load the model that the condition is for, or take the condition out",
         )
     if channels == 36 and _is_plain(model) and not given & _images(model):
         raise InputError(
@@ -112,9 +113,12 @@ def _check_conditioning(model, conditioning) -> None:
             "a VACE model",
             "Load the VACE experts, or take the VACE Condition node out",
         )
-    if isinstance(model.model, HostModelMixin):  # a native MODEL decides for itself
-        for _, options in conditioning:
+    for _, options in conditioning:
+        if isinstance(model.model, HostModelMixin):
             check_conditions(model.model.diffusion_model.config, options)
+        else:  # a native MODEL decides for itself; image-to-video of Wan2.1 takes a part of the channels
+            takes_all = _is_plain(model) and channels is not None and not model.model.image_to_video
+            check_latents(options, latent_channels, channels - latent_channels if takes_all else None)
 
 
 def _channels(model) -> int | None:

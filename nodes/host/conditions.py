@@ -4,7 +4,7 @@ A native MODEL decides for itself.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...wan_core.config import DiTConfig
 from ...wan_core.errors import InputError
@@ -63,16 +63,62 @@ CONDITIONS: Mapping[str, Condition] = {
 }
 
 
-def check_conditions(config: DiTConfig, given: Mapping[str, object]) -> None:
+# What ComfyUI passes along that has had its effect before: the mask of a given frame, in the timesteps.
+_DONE = ("denoise_mask",)
+_OURS = "for a MODEL of Load Wan 2.2 Experts, which would ignore it"
+_FIX = "Take it out, or load that model. The samplers take the MODEL of Load Diffusion Model too"
+MASK = 4  # channels, in front of those of an image condition
+# Conditions that are latents, or lists of them → how many latents are stacked in their channels.
+_LATENTS: Mapping[str, int] = {"context_latents": 1, "reference_latents": 1, "time_dim_concat": 1, "vace_frames": 2}
+
+
+def check_conditions(config: DiTConfig, given: Mapping[str, Any]) -> None:
     """
     Raises:
-        InputError: a value in the conditioning that a transformer of these sizes does not take.
+        InputError: a value in the conditioning that a transformer of these sizes does not take, or of another size.
     """
     for key, condition in CONDITIONS.items():
         if given.get(key) is not None and not condition.taken(config):
             raise InputError(
-                f"{condition.what} ({key}) for a MODEL of Load Wan 2.2 Experts, which would ignore it: it has "
-                f"{config.in_channels} input channels",
+                f"{condition.what} ({key}) {_OURS}: it has {config.in_channels} input channels",
                 f"a model that it is for: {condition.models}",
-                "Take it out, or load that model. The samplers take the MODEL of Load Diffusion Model too",
+                _FIX,
             )
+    check_latents(given, config.out_channels, config.in_channels - config.out_channels)
+
+
+def check_latents(given: Mapping[str, Any], channels: int, joined: int | None) -> None:
+    """
+    Args:
+        channels: of the model's latents.
+        joined: channels that an image condition and its mask fill; None where the model takes a part of them.
+    Raises:
+        InputError: latents in the conditioning of another VAE, or of the node for another model.
+    """
+    for key, stacked in _LATENTS.items():
+        value = given.get(key)
+        for latent in value if isinstance(value, list | tuple) else [value]:
+            if latent is not None and latent.shape[1] != stacked * channels:
+                raise InputError(
+                    f"{CONDITIONS[key].what} ({key}) with {latent.shape[1] // stacked} latent channels for a model "
+                    f"with {channels}",
+                    "a condition made with the VAE of the model",
+                    "Connect that VAE to the node that makes the condition",
+                )
+    image = given.get("concat_latent_image")
+    if image is not None and joined is not None and image.shape[1] not in (joined, joined - MASK):
+        raise InputError(
+            f"an image condition of {image.shape[1]} channels for a model with {channels + joined} input channels",
+            f"one of {joined // channels * channels} channels",
+            "Make it with the node for this model and with its VAE; docs/families.md lists the nodes",
+        )
+
+
+def check_others(inputs: Mapping[str, object]) -> None:
+    """
+    Raises:
+        InputError: an input of a forward pass that none of our transformers has.
+    """
+    given = [name for name, value in inputs.items() if value is not None and name not in _DONE]
+    if given:
+        raise InputError(f"{' and '.join(given)} {_OURS}", "a model that it is for", _FIX)

@@ -16,11 +16,8 @@ from ...wan_core.config import DiTConfig
 from ...wan_core.dit import WanDiT
 from ...wan_core.dit.layers import Block, Modulation, modulate
 from ...wan_core.dit.rope import rope_table
-from ...wan_core.errors import InputError
 from ...wan_core.ops import in_float32
-
-# What ComfyUI passes along that has had its effect before: the mask of a given frame, in the timesteps.
-_DONE = ("denoise_mask",)
+from .conditions import check_others
 
 
 class ForwardOptions(NamedTuple):
@@ -123,7 +120,7 @@ class HostDiT(WanDiT):
         Raises:
             InputError: an input that this model does not have.
         """
-        refuse_others(others)
+        check_others(others)
         transformer_options = {} if transformer_options is None else transformer_options
         frames, height, width = x.shape[2:]
         pad = functools.partial(comfy.ldm.common_dit.pad_to_patch_size, patch_size=self.config.patch)
@@ -188,20 +185,6 @@ class HostDiT(WanDiT):
 
     def _check(self, x, t, text, y, vace):
         """ComfyUI checks its inputs itself, and allows texts beyond 512 tokens."""
-
-
-def refuse_others(inputs: dict) -> None:
-    """
-    Raises:
-        InputError: one of these inputs of a forward pass is given, which no model of ours has.
-    """
-    given = [name for name, value in inputs.items() if value is not None and name not in _DONE]
-    if given:
-        raise InputError(
-            f"{' and '.join(given)} for a MODEL of Load Wan 2.2 Experts, which would ignore it",
-            "a model that it is for",
-            "Take it out, or load that model. The samplers take the MODEL of Load Diffusion Model too",
-        )
 
 
 def embeddings_by_frame(mod: HostModulation, call: ForwardOptions) -> torch.Tensor:

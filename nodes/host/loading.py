@@ -9,12 +9,11 @@ import comfy.model_patcher
 import comfy.utils
 import torch
 
-from ...wan_core.checkpoints.build import Part, check_part, open_part
+from ...wan_core.checkpoints.build import Part, check_part
 from ...wan_core.checkpoints.formats import Weights, open_weights, weight_files
 from ...wan_core.checkpoints.identify import expert_from_name
 from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.checkpoints.model_files import check_pair
-from ...wan_core.config import DiTConfig
 from ...wan_core.errors import CheckpointError
 from .gguf import GGUFModelPatcher, GGUFOps, quantized_state
 from .lora import patch_modulations_in_runs
@@ -66,7 +65,7 @@ def load_pair(high: str, low: str | None):
     _check_slots(names, expert_from_name(names[0], first.metadata), expert_from_name(names[1], second.metadata))
     parts = _identify(first), _identify(second)
     check_pair(*parts)
-    return _build(high, first, parts[0].config), _build(low, second, parts[1].config)
+    return _build(high, first, parts[0]), _build(low, second, parts[1])
 
 
 def load_expert(path: str, disable_dynamic: bool = False):
@@ -80,7 +79,7 @@ def load_expert(path: str, disable_dynamic: bool = False):
             than the model has.
     """
     weights = open_weights(path)
-    return _build(path, weights, _identify(weights).config, disable_dynamic)
+    return _build(path, weights, _identify(weights), disable_dynamic)
 
 
 def _check_slots(names: tuple[str, str], first: str | None, second: str | None) -> None:
@@ -104,10 +103,10 @@ def _identify(weights: Weights) -> Part:
     return check_part(weights, "dit", in_comfyui=True)
 
 
-def _build(path: str, weights: Weights, sizes: DiTConfig, disable_dynamic: bool = False):
-    mm = comfy.model_management
-    state, is_gguf = _read_expert(weights), weights.is_ggml
-    config = ExpertConfig(sizes)
+def _build(path: str, weights: Weights, part: Part, disable_dynamic: bool = False):
+    mm, is_gguf = comfy.model_management, weights.is_ggml
+    state = quantized_state(part.weights) if is_gguf else _read_expert(weights)
+    config = ExpertConfig(part.config)
     if is_gguf:
         config.custom_operations = GGUFOps
     config.quant_config = comfy.utils.detect_layer_quantization(state, "")
@@ -130,9 +129,7 @@ def _build(path: str, weights: Weights, sizes: DiTConfig, disable_dynamic: bool 
 
 
 def _read_expert(weights: Weights) -> State:
-    """Tensors under official names, as ComfyUI or the GGUF layers take them."""
-    if weights.is_ggml:
-        return quantized_state(open_part(weights, "dit"))
+    """Tensors under official names, as ComfyUI takes them."""
     state, metadata = _read(weights)
     names = to_official("dit", state, Path(weights.source).name)
     state = {ours: state[theirs] for ours, theirs in names.items()}

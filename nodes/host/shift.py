@@ -32,9 +32,9 @@ def run_shift(model, shift: float) -> float:
     Raises:
         InputError: a number out of range, or a MODEL of which 0 cannot take one.
     """
-    if shift == OF_THE_MODEL:
-        shift = model_shift(model) if has_shift(model) else 1.0
-    return real_number("shift", shift, MIN_SHIFT, MAX_SHIFT)
+    if shift != OF_THE_MODEL:
+        return real_number("shift", shift, MIN_SHIFT, MAX_SHIFT)
+    return real_number("shift of the MODEL", model_shift(model), MIN_SHIFT, MAX_SHIFT) if has_shift(model) else 1.0
 
 
 def sampling_at(model, shift: float):
@@ -68,7 +68,7 @@ def ignored_shift(model, shift: float, slot: str) -> float | None:
     if NAME not in model.object_patches or not has_shift(model) or model_shift(model) == shift:
         return None
     logging.warning(
-        "Wan 2.2: the MODEL in %s has shift %g, this run %g; set the sampler's shift to 0 to follow the MODEL",
+        "Wan 2.2: the MODEL in %s has shift %g, this run %g; with shift 0 the sampler follows the MODEL in high_noise",
         slot,
         model_shift(model),
         shift,

@@ -1,10 +1,9 @@
 """Whether sockets were given what they are for: a prompt through the API may have a literal where a link belongs."""
 
-import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ...wan_core.errors import InputError
+from ...wan_core.errors import InputError, quoted
 
 JSON = (str, int, float, list, dict)
 
@@ -17,7 +16,7 @@ def check_sockets(sockets: Iterable, values: Mapping[str, Any]) -> None:
             continue
         if value is None or not _VALUES.get(kind, _is_object)(value):
             raise InputError(
-                f"{socket.id} is {'empty' if value is None else reprlib.repr(value)}",
+                f"{socket.id} is {'empty' if value is None else quoted(value, 100)}",
                 f"{'an' if kind[0] in 'AI' else 'a'} {kind}",
                 "Connect the output of a node to it; in an API prompt that is [id of the node, number of the output]",
             )

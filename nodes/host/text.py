@@ -10,7 +10,7 @@ import comfy.utils
 import torch
 from comfy.text_encoders.wan import UMT5XXlModel, WanT5Model, WanT5Tokenizer
 
-from ...wan_core.checkpoints.build import check_part, open_part
+from ...wan_core.checkpoints.build import check_part
 from ...wan_core.checkpoints.formats import Weights, open_weights
 from ...wan_core.checkpoints.key_maps import to_official
 from ...wan_core.checkpoints.tokenizer import embedded_tokenizer
@@ -62,12 +62,12 @@ def load_clip(path: str) -> comfy.sd.CLIP:
         CheckpointError: not a umT5 encoder, or without its tokenizer.
     """
     weights = open_weights(path)
-    gguf, config = weights.is_ggml, check_part(weights, "text_encoder", in_comfyui=True).config
+    gguf, part = weights.is_ggml, check_part(weights, "text_encoder", in_comfyui=True)
     proto = embedded_tokenizer(weights)  # after the check: a file of another kind has no tokenizer either
-    official, metadata = _read_gguf(weights) if gguf else _read(weights)
-    names = _hugging_face(official, config.layers)
+    official, metadata = (quantized_state(part.weights), {}) if gguf else _read(weights)
+    names = _hugging_face(official, part.config.layers)
     state = {theirs: official[ours] for theirs, ours in names.items()}
-    options: dict[str, Any] = {f"{KEY}_model_config": hugging_face_sizes(config), "dtype": DEQUANTIZED}
+    options: dict[str, Any] = {f"{KEY}_model_config": hugging_face_sizes(part.config), "dtype": DEQUANTIZED}
     if gguf:
         options["custom_operations"] = GGUFOps
     else:
@@ -92,13 +92,8 @@ def load_clip(path: str) -> comfy.sd.CLIP:
     )
 
 
-def _read_gguf(weights: Weights) -> tuple[State, dict]:
-    """Tensors under official names, and the metadata of the header."""
-    return quantized_state(open_part(weights, "text_encoder")), {}
-
-
 def _read(weights: Weights) -> tuple[State, dict]:
-    """The same of files that ComfyUI reads itself."""
+    """Tensors under official names, and the metadata of the header, of a file that ComfyUI reads itself."""
     state, metadata = load_file(weights)
     names = to_official("text_encoder", state, weights.source)
     return {ours: state[theirs] for ours, theirs in names.items()}, rename_quantization(metadata, names)

@@ -10,7 +10,7 @@ import folder_paths
 import torch
 from comfy.cli_args import args
 
-from ...wan_core.errors import InputError, VideoError
+from ...wan_core.errors import InputError, VideoError, quoted
 from ...wan_core.media.mp4 import check_output, write_mp4
 from ...wan_core.media.part import remove
 from ...wan_core.media.pixels import unit_to_uint8
@@ -68,17 +68,19 @@ def reserve(prefix: str, width: int, height: int) -> tuple[Path, str]:
         InputError: a prefix that is too long or leaves the output folder. VideoError: the folder cannot be written to.
     """
     if "\0" in prefix or any(len(os.fsencode(part)) > 200 for part in prefix.replace("\\", "/").split("/")):
-        raise InputError(f"filename_prefix is {prefix[:40]!r}…", "a short name without NUL, such as video/wan22")
+        raise InputError(f"filename_prefix is {quoted(prefix, 40)}", "a short name without NUL, such as video/wan22")
     try:
         root = folder_paths.get_output_directory()
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, root, width, height)
         return _free(Path(folder), name, counter), subfolder
     except OSError as error:
         raise VideoError(
-            f"nothing can be written to {root} as {prefix} ({error.strerror})", "a free, open disk"
+            f"nothing can be written to {root} as {prefix} ({error.strerror})",
+            "a folder that can be written to",
+            "Choose another filename_prefix",
         ) from error
     except Exception as error:  # ComfyUI raises a bare Exception for a path outside its output folder
-        raise InputError(f"filename_prefix is {prefix!r}", "a name inside the output folder") from error
+        raise InputError(f"filename_prefix is {quoted(prefix)}", "a name inside the output folder") from error
 
 
 def _free(folder: Path, name: str, counter: int) -> Path:

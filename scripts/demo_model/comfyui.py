@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from wan_core.checkpoints.build import open_part
+from wan_core.checkpoints.build import check_part
 from wan_core.checkpoints.key_maps import to_official
 
 # preset name → transformers, VAE: Comfy-Org/Wan_2.2_ComfyUI_Repackaged and Comfy-Org/Bernini-R
@@ -78,7 +78,7 @@ def _huggingface(official: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _state(path: Path, kind: str) -> dict[str, torch.Tensor]:
-    weights = open_part(path, kind)
+    weights = check_part(path, kind).weights
     return {name: weights.tensor(name).contiguous() for name in weights}
 
 

@@ -205,3 +205,35 @@ def test_a_whole_model_of_real_size_is_judged_without_constructing_it(tmp_path):
     del shapes["blocks.39.ffn.2.bias"]
     path = write_sparse(tmp_path / "model.safetensors", shapes)
     assert "lacks 1 of 1095 tensors (blocks.39.ffn.2.bias)" in error_of(inspect, path)
+
+
+NO_TOKENIZERS = {
+    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:e39\n",
+    "a web page": b"\n<!DOCTYPE html><html>",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", ["spiece.model", "tokenizer.json"])
+@pytest.mark.parametrize("content", NO_TOKENIZERS.values(), ids=NO_TOKENIZERS)
+def test_a_tokenizer_that_was_not_downloaded(official_folder, tmp_path, capfd, name, content):
+    folder = shutil.copytree(official_folder(), tmp_path / "model")
+    file = folder / "google" / "umt5-xxl" / name
+    file.write_bytes(content)
+    for command in ("inspect", "plan"):
+        assert main([command, str(folder)]) == BAD_MODEL
+        assert f"{file} is no tokenizer: it begins with" in capfd.readouterr().err
+
+
+def test_plan_of_a_file_says_that_it_is_one(single_files, capfd):
+    file = next(single_files.rglob("*.safetensors"))
+    assert main(["plan", str(file)]) == BAD_MODEL
+    assert f"{file} is a file. Needed: the folder" in capfd.readouterr().err
+
+
+def test_sizes_that_no_model_has_are_said_with_their_file(official_folder, tmp_path, capfd):
+    folder = shutil.copytree(official_folder("t2v-a14b"), tmp_path / "model")
+    config = folder / "low_noise_model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_layers": 10**9}))
+    assert main(["inspect", str(folder)]) == BAD_MODEL
+    assert f"{config.parent}: a model config with layers = 1000000000" in capfd.readouterr().err

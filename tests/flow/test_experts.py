@@ -155,6 +155,24 @@ def test_one_condition_serves_a_batch_and_several_go_to_their_samples(batched_te
     assert torch.allclose(experts.velocity(texts, None, y=y[:1])(x, t), torch.cat(shared), atol=1e-5)
 
 
+def test_a_sample_by_itself_gets_its_own_part_of_every_condition():
+    asked = []
+
+    def model(x, t, text, **conditions):
+        asked.append(conditions)
+        return x
+
+    image, contexts = torch.randn(2, 5, 8), [torch.randn(2, 16, 1, 4, 4), torch.randn(1, 16, 1, 2, 2)]
+    velocity = Experts(model, None, cfg_high=1.0).velocity(
+        [POSITIVE, NEGATIVE], None, context_latents=contexts, image_embeds=image
+    )
+    velocity(torch.randn(2, 16, 1, 4, 4), torch.tensor([5, 5]))
+    for k, own in enumerate(asked):
+        assert torch.equal(own["image_embeds"], image[k : k + 1])
+        assert torch.equal(own["context_latents"][0], contexts[0][k : k + 1])
+        assert own["context_latents"][1] is contexts[1]
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_both_passes_in_one_batch_are_one_call_with_the_same_answer(alone):
     """Control of VACE, texts of different lengths; as a tensor, or for each sample."""

@@ -98,5 +98,29 @@ def test_parts_of_other_models_are_refused_by_name(measured_families, what, mess
     assert message in measured_families["parts_of_other_models"][what]
 
 
+@pytest.mark.parametrize(
+    "what, message",
+    [
+        ("image of the other VAE, ours", "an image condition of 48 channels for a model with 36 input channels"),
+        ("image of the other VAE, native", "an image condition of 48 channels for a model with 36 input channels"),
+        ("ours in the native sampler", "an image condition of 48 channels for a model with 36 input channels"),
+        ("Bernini-R of the other VAE, ours", "(context_latents) with 48 latent channels for a model with 16"),
+        ("Bernini-R of the other VAE, native", "(context_latents) with 48 latent channels for a model with 16"),
+        ("Phantom of the other VAE", "(time_dim_concat) with 48 latent channels for a model with 16"),
+        ("VACE of the other VAE", "(vace_frames) with 48 latent channels for a model with 16"),
+        ("control for image-to-video", "32 channels for a model with 36 input channels. Needed: one of 16"),
+        ("image for Fun-Control", "16 channels for a model with 52 input channels. Needed: one of 32"),
+        ("reference of the other VAE", "(reference_latents) with 48 latent channels for a model with 16"),
+    ],
+)
+def test_a_condition_of_another_vae_or_model_is_refused(measured_families, what, message):
+    """The image of the 5B's VAE made a wrong clip without a word; the others ended in raw errors."""
+    assert message in measured_families["conditions_of_another_size"][what]
+
+
+def test_a_shift_of_the_model_out_of_range_is_called_that(measured_families):
+    assert measured_families["a_shift_of_nothing"].startswith("shift of the MODEL is 0.0. Needed: a finite number")
+
+
 def test_a_missing_ftfy_is_one_sentence(measured_families):
     assert measured_families["without_ftfy"].startswith("the Python package ftfy is not installed.")

@@ -100,6 +100,16 @@ def test_what_the_library_refuses(server, kind, change, said):
     assert said in server.error(graph)
 
 
+@pytest.mark.parametrize("notes", ["{}", '{"layers": 3}', '{"layers": {"head.head": {}}}', "[" * 10_000])
+def test_damaged_notes_about_quantization(server, notes):
+    state = load_file(server.base / "models" / "diffusion_models" / t2v()["experts"]["inputs"]["high_noise"])
+    notes = {"_quantization_metadata": notes}
+    save_file(state, server.base / "models" / "diffusion_models" / "notes.safetensors", notes)
+    graph = t2v("notes", seed=8)
+    graph["experts"]["inputs"] = {"high_noise": "notes.safetensors", "low_noise": "none"}
+    assert "has notes about its quantization that cannot be read" in server.error(graph)
+
+
 DAMAGE = {
     "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
     "a web page": b"<!DOCTYPE html><html></html>",
@@ -141,6 +151,13 @@ def test_images_are_no_clip_and_leave_no_file(server):
     graph = t2v("é" * 130)
     assert "a short name" in server.error(graph)
     assert not list((server.base / "output").rglob("none*")) and not list((server.base / "output").rglob("é*"))
+
+
+def test_a_folder_that_cannot_be_made_says_what_to_do(server):
+    (server.base / "output" / "taken").write_text("")
+    graph = t2v("taken/clip", seed=8)
+    said = server.error(graph)
+    assert "as taken/clip (" in said and "Choose another filename_prefix" in said
 
 
 @pytest.mark.parametrize(

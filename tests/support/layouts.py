@@ -9,14 +9,14 @@ from safetensors.torch import save_file
 from sentencepiece import sentencepiece_model_pb2
 
 from wan_core.checkpoints import load_image_encoder, load_text_encoder, load_vae
-from wan_core.checkpoints.build import open_part
+from wan_core.checkpoints.build import check_part
 from wan_core.checkpoints.key_maps import to_official
 from wan_core.config import DiTConfig, Preset, TextConfig, VAEConfig
 from wan_core.testing import tiny_preset
 
 
 def state_of(path: Path, kind: str) -> dict[str, torch.Tensor]:
-    weights = open_part(path, kind)
+    weights = check_part(path, kind).weights
     return {name: weights.tensor(name) for name in weights}
 
 

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from wan_core.checkpoints import inspect, load_image_encoder
-from wan_core.checkpoints.build import open_part
+from wan_core.checkpoints.build import check_part
 from wan_core.checkpoints.key_maps import find_part
 from wan_core.config import ImageEncoderConfig
 from wan_core.errors import CheckpointError
-from wan_core.pipeline.estimate import image_encoder_parameters
+from wan_core.pipeline.estimate import parameters as count_parameters
 from wan_core.testing import official_clip
 from wan_core.vision import ImageEncoder
 from wan_core.vision.encoder import MEAN, STD, parameter_shapes
@@ -119,13 +119,13 @@ def test_the_real_encoder_makes_257_tokens_of_1280():
     assert encoder(torch.empty(1, 3, 224, 224, device="meta")).shape == (1, 257, 1280) == (1, config.tokens, config.dim)
     assert parameter_shapes(config) == {name: tuple(p.shape) for name, p in encoder.state_dict().items()}
     parameters = sum(p.numel() for p in encoder.parameters())
-    assert parameters == image_encoder_parameters(config)
+    assert parameters == count_parameters("image_encoder", config)
     assert 0.60e9 < parameters < 632_076_800, "ViT-H/14 without its last layer"
 
 
 def test_a_file_is_recognised_by_its_names(encoder, tmp_path):
     for layout in ("official", "diffusers", "comfyui"):
-        weights = open_part(written(encoder, layout, tmp_path), "image_encoder")
+        weights = check_part(written(encoder, layout, tmp_path), "image_encoder").weights
         assert find_part("image_encoder", [f"vision_model.{name}" for name in weights])
         assert not any(find_part(kind, weights) for kind in ("dit", "vae", "text_encoder"))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from wan_core.checkpoints.identify import expert_from_name
+from wan_core.config import PRESETS
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -29,6 +30,11 @@ def test_what_needs_no_page(node):
         [node, "--test", *map(str, Path(__file__).parent.glob("*.test.mjs"))], capture_output=True, text=True
     )
     assert run.returncode == 0 and re.search(r"(pass|# pass) [1-9]", run.stdout), run.stdout[-4000:] + run.stderr
+
+
+def test_the_page_knows_the_presets_with_two_experts():
+    pairs = re.search(r"const PAIRS = new Set\((\[[^]]*\])\)", (ROOT / "web" / "runInputs.js").read_text("utf-8"))
+    assert json.loads(pairs[1]) == [preset.name for preset in PRESETS.values() if preset.two_experts]
 
 
 def test_the_page_and_the_library_read_names_alike(node):

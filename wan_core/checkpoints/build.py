@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..config import ImageEncoderConfig
+from ..config import USE_COMFYUI, ImageEncoderConfig
 from ..cpu import make_dit, make_vae
 from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
@@ -19,7 +19,7 @@ from ..text import UMT5
 from ..vae import WanVAE
 from ..vision import ImageEncoder
 from .expected import EXPECTED, NoRandomNumbers
-from .families import FOREIGN_FIX, check_family
+from .families import check_family
 from .formats import Weights, from_state_dict, open_weights, read_config
 from .infer import infer_dit, infer_image_encoder, infer_text, infer_vae, main_dtype
 from .key_maps import PARTS, find_part, to_official
@@ -151,7 +151,7 @@ def check_part(source: Source, kind: str, config=None, in_comfyui: bool = False)
         check_quantization(stored)
     if kind == "dit":
         config = config or sibling_config(stored)
-    config = _INFER[kind](weights, config)
+    config = _sizes(kind, weights, config)
     expected = EXPECTED[kind](config)
     if in_comfyui:
         packed = _packed_layers(stored, kind)
@@ -162,17 +162,18 @@ def check_part(source: Source, kind: str, config=None, in_comfyui: bool = False)
     return Part(kind, weights, config)
 
 
-def open_part(source: Source, kind: str) -> Weights:
-    """The part's parameters under their official names, which `check_part` has yet to compare.
-
-    Raises:
-        CheckpointError: another kind of file, a family that is not built here, or a quantization that only ComfyUI
-            knows.
+def _sizes(kind: str, weights: Weights, config: Any) -> Any:
     """
-    stored = _open(source, kind)
-    part = identify_part(stored, kind)
-    check_quantization(stored)
-    return part
+    Raises:
+        CheckpointError: sizes that no model has, with the file that they are of.
+    """
+    try:
+        return _INFER[kind](weights, config)
+    except CheckpointError as error:
+        if weights.source in error.found:
+            raise
+        fix = error.fix or "Check its config.json, or download it again"
+        raise CheckpointError(f"{weights.source}: {error.found}", error.needed, fix) from error
 
 
 def _packed_layers(stored: Weights, kind: str) -> set[str]:
@@ -280,5 +281,5 @@ def _check_names(weights: Weights, expected: Mapping[str, tuple[int, ...]]) -> N
     if wrong:
         fix += ", or pass the config= that it was made with"
     elif not missing:
-        fix = FOREIGN_FIX
+        fix = USE_COMFYUI
     raise CheckpointError(f"{weights.source} {' and '.join(problems)}", "a complete checkpoint of this model", fix)

@@ -7,10 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..config import DiTConfig, presets_like
+from ..config import USE_COMFYUI, DiTConfig, is_fun_control_21, presets_like
 from ..errors import CheckpointError
-
-FOREIGN_FIX = "Load it in ComfyUI with Load Diffusion Model; the Wan 2.2 sampler takes its MODEL"
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Family:
     header: str = ""
     loads: bool = False
     needed: str = "a text-to-video, image-to-video, TI2V-5B, VACE or Fun-Control model of Wan"
-    fix: str = FOREIGN_FIX
+    fix: str = USE_COMFYUI
 
     def matches(self, names: set[str], metadata: Mapping[str, str]) -> bool:
         return (
@@ -108,9 +106,19 @@ def check_family(kind: str, names: Iterable[str], metadata: Mapping[str, str], s
         raise family.refusal(source)
 
 
-def describe_dit(config: DiTConfig) -> str:
-    """A transformer that is loaded here, such as "t2v-a14b or wan21-t2v-14b"."""
+def describe_dit(config: DiTConfig, names: str = "") -> str:
+    """A transformer that is loaded here, such as "t2v-a14b or wan21-t2v-14b".
+
+    Args:
+        names: what folder, file and header call it, as for `preset_for`.
+    """
     if config.is_image_to_video and not config.image_dim:
         return "image-to-video (A14B expert, 36 input channels)"
-    names = [preset.name for two in (True, False) for preset in presets_like(config, two)[:1]]
-    return " or ".join(names) or f"a transformer with {config.in_channels} input channels"
+    if is_fun_control_21(config):
+        return "Fun-Control of Wan2.1, a whole model in ComfyUI alone"
+    fits = [preset for two in (True, False) for preset in presets_like(config, two, names)[:1]]
+    own = [preset for preset in fits if preset.dit.dim == config.dim] or fits
+    return (
+        " or ".join(dict.fromkeys(preset.name for preset in own))
+        or f"a transformer with {config.in_channels} input channels"
+    )

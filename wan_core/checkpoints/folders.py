@@ -64,6 +64,12 @@ def find_parts(path: str | Path, open_once: Open) -> ModelFolder:
     """
     folder = checked_path(path)
     if not folder.is_dir():
+        if folder.exists():
+            raise CheckpointNotFound(
+                f"{path} is a file",
+                "the folder with all of the model's files",
+                f"Give {folder.parent}, if they lie there",
+            )
         release = path if _HUB_NAME.fullmatch(str(path)) else "Wan-AI/Wan2.2-T2V-A14B"
         raise CheckpointNotFound(
             f"{path} is not a folder",
@@ -229,6 +235,10 @@ def _only(folder: Path, patterns: tuple[str, ...], what: str) -> Path:
 
 
 def _part(path: Path, what: str) -> Path:
-    if not path.is_dir():
+    try:
+        found = path.is_dir()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})", "a folder that you may open") from error
+    if not found:
         raise CheckpointNotFound(f"{path} is missing", what, "Download the folder again")
     return path

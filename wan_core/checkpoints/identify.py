@@ -12,6 +12,7 @@ from torch import Tensor
 from ..conditioning import image_to_video
 from ..dit import WanDiT
 from ..flow import flow_loss, interpolate, training_timesteps
+from ..flow.noise import normal
 from ..vae import WanVAE
 from .formats import Weights
 from .formats.mmap import read_bytes
@@ -106,10 +107,11 @@ def high_noise_margin(first: WanDiT, second: WanDiT, vae: WanVAE) -> float:
     """
     video = _moving_disc()
     x0 = vae.encode(video[None])
-    extra = first.config.in_channels - first.config.out_channels
-    y = torch.zeros(1, extra, *x0.shape[2:], dtype=torch.float32) if extra else None  # nothing given, of Fun-Control
+    extra, y = first.config.in_channels - first.config.out_channels, None
     if first.config.is_image_to_video:
         y = image_to_video(vae, video[:, 0], _FRAMES)
+    elif extra:  # Fun-Control, with no control
+        y = x0.new_zeros(1, extra, *x0.shape[2:])
     losses = [_losses(model, x0, y) for model in (first, second)]
     ratio = (losses[0] / losses[1]).log()
     return float(ratio[: len(_LOW)].mean() - ratio[len(_LOW) :].mean())
@@ -118,7 +120,7 @@ def high_noise_margin(first: WanDiT, second: WanDiT, vae: WanVAE) -> float:
 def _losses(model: WanDiT, x0: Tensor, y: Tensor | None) -> Tensor:
     """Flow-matching loss at each noise level, all in one call, so that the weights are read once."""
     sigma = torch.tensor([*_LOW, *_HIGH], dtype=torch.float32, device="cpu")
-    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+    noise = normal(x0.shape, torch.Generator().manual_seed(0))
     noisy = interpolate(x0.expand(len(sigma), -1, -1, -1, -1), noise.expand(len(sigma), -1, -1, -1, -1), sigma)
     text = torch.zeros(len(sigma), 1, model.config.text_dim, dtype=torch.float32, device="cpu")
     velocity = model(noisy, training_timesteps(sigma), text, y=y)

@@ -75,7 +75,7 @@ def open_model(path: str | Path) -> ModelFiles:
     check_tokenizer(tokenizer)
     image_encoder = open_once(paths.image_encoder) if dit.config.image_dim and paths.image_encoder else None
     preset = replace(
-        preset_for(dit.config, vae_config, low is not None, _names(Path(path), high)),
+        preset_for(dit.config, vae_config, low is not None, names_of(Path(path), high)),
         text=text_config,
         image_encoder=_image_encoder_config(dit.config, image_encoder, Path(path)),
     )
@@ -137,7 +137,7 @@ def _name(weights: Weights) -> str:
     return Path(weights.source).name
 
 
-def _names(folder: Path, dit: Weights) -> str:
+def names_of(folder: Path, dit: Weights) -> str:
     """What the folder, the transformer's file, the folder's index and the header call the model."""
     folder = folder.absolute()
     release = folder.parent.parent.name if folder.parent.name == "snapshots" else ""  # of the hub's cache
@@ -147,6 +147,7 @@ def _names(folder: Path, dit: Weights) -> str:
         [
             release,
             folder.name,
+            folder.resolve().name,  # of what a link leads to
             str(inside.relative_to(folder) if inside.is_relative_to(folder) else inside.name),
             json.dumps(load_json(index)) if index.is_file() else "",
             *dit.metadata.values(),

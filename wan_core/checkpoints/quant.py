@@ -176,7 +176,8 @@ def _layer_formats(weights: Weights) -> dict[str, tuple[str, bool]]:
             name.removesuffix(_LAYER_JSON): json.loads(bytes(weights.tensor(name).flatten().tolist()))
             for name in markers
         }
-        layers |= json.loads(weights.metadata.get(_HEADER_JSON, "{}")).get("layers", {})
+        if _HEADER_JSON in weights.metadata:
+            layers |= json.loads(weights.metadata[_HEADER_JSON])["layers"]
         return {layer: (quant["format"], _is_rotated(quant)) for layer, quant in layers.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(

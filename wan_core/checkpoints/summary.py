@@ -15,7 +15,7 @@ from .folders import holds_part
 from .formats import Weights, checked_path, open_weights
 from .infer import describe_dtypes, quant_marker
 from .key_maps import PARTS, find_part, no_part
-from .model_files import open_model
+from .model_files import names_of, open_model
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def inspect(path: str | Path) -> PartInfo | FolderInfo:
     experts = [model.high] if model.low is None else [model.high, model.low]
     kinds = {"dit": experts, "vae": [model.vae], "text_encoder": [model.text_encoder]}
     kinds["image_encoder"] = [] if model.image_encoder is None else [model.image_encoder]
-    parts = [_part(Path(weights.source), weights, kind) for kind, files in kinds.items() for weights in files]
+    names = names_of(path, model.high)
+    parts = [_part(Path(weights.source), weights, kind, names) for kind, files in kinds.items() for weights in files]
     return FolderInfo(path, model.layout, model.preset.name, tuple(parts), model.boundary)
 
 
@@ -99,10 +100,10 @@ def _part_of(path: Path, weights: Weights) -> PartInfo:
     kind = next((kind for kind in PARTS if find_part(kind, weights)), None)
     if kind is None:
         raise no_part(weights.source, weights, "a transformer, a VAE or a umT5 text encoder")
-    return _part(path, weights, kind)
+    return _part(path, weights, kind, "\n".join((path.absolute().parent.name, path.name, *weights.metadata.values())))
 
 
-def _part(path: Path, weights: Weights, kind: str) -> PartInfo:
+def _part(path: Path, weights: Weights, kind: str, names: str) -> PartInfo:
     marker = quant_marker(weights)
     prefix, layout = find_part(kind, weights) or ("", "")
     part = check_part(weights, kind)
@@ -110,7 +111,7 @@ def _part(path: Path, weights: Weights, kind: str) -> PartInfo:
         path,
         kind,
         weights.format if weights.is_ggml else "comfyui" if prefix else layout,
-        _DESCRIBE[kind](part.config),
+        describe_dit(part.config, names) if kind == "dit" else _DESCRIBE[kind](part.config),
         describe_dtypes(part.weights) + (f", quantised ({marker})" if marker else ""),
         sum(info.parameters for info in part.weights.info.values()),
         weights.size,
@@ -128,7 +129,6 @@ def _describe_image_encoder(config: ImageEncoderConfig) -> str:
 
 # kind → what to call a part of these sizes
 _DESCRIBE: dict[str, Callable[[Any], str]] = {
-    "dit": describe_dit,
     "vae": lambda config: f"Wan{config.version} VAE",
     "text_encoder": _describe_text,
     "image_encoder": _describe_image_encoder,

@@ -10,7 +10,7 @@ from ..memory import typed_oom
 from ..text import LARGEST_PROTO, Tokenizer
 from .formats import Weights, open_weights
 
-_ARRAYS = "tokenizer.ggml."
+_KEY = "tokenizer.ggml."
 _PIECES = ("tokens", "scores", "token_type")
 _TYPES = range(1, 7)  # of a piece: normal 1, unknown 2, control 3, user-defined 4, unused 5, byte 6
 _LARGEST_SCORE = 1e30  # what float32 holds
@@ -25,18 +25,19 @@ def open_tokenizer(source: str | Path | Weights, max_length: int = 512) -> Token
     """
     if isinstance(source, (str, Path)) and Path(source).is_dir():
         return Tokenizer.from_folder(source, max_length)
-    return Tokenizer.from_proto(embedded_tokenizer(source), max_length)
+    name = source.source if isinstance(source, Weights) else source
+    return Tokenizer.from_proto(embedded_tokenizer(source), max_length, f"the tokenizer in {name}")
 
 
 def check_tokenizer(source: Path | Weights) -> None:
-    """Whether `open_tokenizer` will find one there; nothing of it is read.
+    """Whether `open_tokenizer` will find one there; of a file, only how it begins is read.
 
     Raises:
-        CheckpointError: no tokenizer is there.
+        CheckpointError: no tokenizer is there, or a file that is none.
     """
     if isinstance(source, Path):
         Tokenizer.file_in(source)
-    elif _embedded(source) is None and not all(_ARRAYS + name in source.arrays for name in _PIECES):
+    elif _embedded(source) is None and not all(_KEY + name in source.arrays for name in _PIECES):
         raise _no_tokenizer(source)
 
 
@@ -74,10 +75,9 @@ def _from_arrays(weights: Weights) -> bytes:
 
     Source: sentencepiece_model.proto; the tokenizer keys of docs/gguf.md.
     """
-    key = _ARRAYS
-    tokens = weights.metadata_array(key + "tokens", str)
-    scores, types = weights.metadata_array(key + "scores", float), weights.metadata_array(key + "token_type", int)
-    charsmap = weights.metadata_array(key + "precompiled_charsmap", int)
+    tokens = weights.metadata_array(_KEY + "tokens", str)
+    scores, types = weights.metadata_array(_KEY + "scores", float), weights.metadata_array(_KEY + "token_type", int)
+    charsmap = weights.metadata_array(_KEY + "precompiled_charsmap", int)
     if not tokens or not len(tokens) == len(scores) == len(types):
         raise _no_tokenizer(weights)
     if not all(abs(score) < _LARGEST_SCORE for score in scores):
@@ -92,7 +92,8 @@ def _from_arrays(weights: Weights) -> bytes:
     )
     flags = {3: "add_space_prefix", 4: "remove_extra_whitespaces"}
     normaliser = _field(2, bytes(charsmap))
-    normaliser += b"".join(_number(field, weights.metadata.get(key + name) != "False") for field, name in flags.items())
+    settings = {field: weights.metadata.get(_KEY + name) != "False" for field, name in flags.items()}
+    normaliser += b"".join(_number(field, value) for field, value in settings.items())
     # A unigram model; unknown 2, end of sequence 1, no start of sequence, padding 0.
     unigram = _number(3, 1) + _number(40, 2) + _number(42, 1) + _number(43, 0)
     return pieces + _field(2, unigram) + _field(3, normaliser)

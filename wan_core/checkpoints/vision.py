@@ -7,8 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .formats import Weights
-from .formats.weights import TensorInfo
+from .formats import TensorInfo, Weights
 
 _TOWER = "vision_model."
 _AXES = {"embeddings.class_embedding": 1, "embeddings.position_embedding.weight": 2}  # the official file has more

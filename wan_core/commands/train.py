@@ -125,10 +125,12 @@ def _run_config(options: argparse.Namespace) -> RunConfig:
     from ..validate import real_number, whole_number
 
     given = {name: value for name, value in vars(options).items() if value is not None}
-    for name in given.keys() & _WHOLE.keys():
-        whole_number(f"--{name.replace('_', '-')}", given[name], *_WHOLE[name])
-    for name in given.keys() & _REAL.keys():
-        real_number("--rate" if name == "lr" else f"--{name}", given[name], *_REAL[name])
+    for name, (least, most) in _WHOLE.items():
+        if name in given:
+            whole_number(f"--{name.replace('_', '-')}", given[name], least, most)
+    for name, (lowest, highest) in _REAL.items():
+        if name in given:
+            real_number("--rate" if name == "lr" else f"--{name}", given[name], lowest, highest)
     return RunConfig(
         steps=options.steps,
         lr=options.lr,
@@ -260,7 +262,7 @@ def _starting_weights(options: argparse.Namespace, files: ModelFiles) -> WanDiT:
 
 
 def _write(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
+    from ..checkpoints.write import write_tensors
 
-    save_file({name: value.detach().contiguous().cpu() for name, value in state.items()}, path)
+    write_tensors(state, path)
     print(path)

@@ -3,7 +3,8 @@
 from ..config import SOLVERS
 from .experts import Experts
 from .loss import draw_sigmas, flow_loss, interpolate, training_timesteps, velocity_target
-from .schedule import FlowSchedule, draw_noise, shift_sigma
+from .noise import draw_noise
+from .schedule import FlowSchedule, shift_sigma
 from .session import Expert, Model, Velocity
 from .solvers import sample
 

@@ -159,7 +159,7 @@ def part_of(value: Any, k: int, count: int) -> Any:
     """What sample k of `count` is given: its own part of tensors that hold one for each, all of the others."""
     if isinstance(value, (list, tuple)):
         return [part_of(item, k, count) for item in value]
-    return value[k : k + 1] if isinstance(value, Tensor) and value.ndim == 5 and len(value) == count else value
+    return value[k : k + 1] if isinstance(value, Tensor) and value.ndim > 2 and len(value) == count else value
 
 
 def _stacked_once(texts: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor | None]:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import TRAIN_TIMESTEPS
+from .noise import uniform
 from .schedule import shift_sigma
 
 
@@ -39,8 +40,7 @@ def draw_sigmas(
         low, high: range of σ after the shift; [boundary, 1] for the high-noise expert, [0, boundary] for the other.
     """
     first, last = (bound / (shift + (1 - shift) * bound) for bound in (low, high))  # the shift, inverted
-    uniform = torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")
-    return shift_sigma(first + (last - first) * uniform, shift)
+    return shift_sigma(first + (last - first) * uniform((count,), generator), shift)
 
 
 def training_timesteps(sigmas: Tensor) -> Tensor:

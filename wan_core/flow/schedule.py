@@ -1,6 +1,5 @@
-"""What a run starts from: the noise levels, as the official samplers compute them, and the noise."""
+"""The noise levels of a run, as the official samplers compute them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..config import SOLVERS, TRAIN_TIMESTEPS
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..validate import real_number, whole_number
 
 MAX_STEPS = 1000
@@ -53,7 +52,7 @@ class FlowSchedule:
         steps = whole_number("the number of steps", steps, 1, MAX_STEPS)
         shift = real_number("shift", shift, MIN_SHIFT, MAX_SHIFT)
         if solver not in SOLVERS:
-            raise InputError(f"solver is {solver!r}", "one of " + ", ".join(SOLVERS))
+            raise InputError(f"solver is {quoted(solver)}", "one of " + ", ".join(SOLVERS))
         # The official code keeps 1 − 1/1000 in float32 and continues in float64 from that value.
         start = 1.0 if solver == "dpmpp_2m" else float(np.float32(1) - np.float32(1 / TRAIN_TIMESTEPS))
         sigmas = shift_sigma(np.linspace(start, 0, steps + 1)[:steps], shift)
@@ -61,19 +60,3 @@ class FlowSchedule:
             sigmas=torch.from_numpy(np.append(sigmas, 0.0).astype(np.float32)),
             timesteps=torch.from_numpy((sigmas * TRAIN_TIMESTEPS).astype(np.int64)),
         )
-
-
-def draw_noise(shape: Sequence[int], seeds: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """Standard normal noise (len(seeds), *shape) in float32, one generator a sample.
-
-    Sample k depends on seeds[k] alone, so it equals that sample drawn by itself, bit for bit.
-
-    Args:
-        shape: (C, T, H, W) of one sample.
-        device: where it is drawn; "cpu" gives the same numbers on every machine, "cuda" those of the official code.
-    """
-    samples = []
-    for seed in seeds:
-        generator = torch.Generator(device).manual_seed(seed)
-        samples.append(torch.randn(*shape, generator=generator, device=device, dtype=torch.float32))
-    return torch.stack(samples)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import InputError, NumericalError
+from ..errors import InputError, NumericalError, quoted
 from .schedule import FlowSchedule
 from .session import Velocity
 
@@ -123,7 +123,7 @@ def sample(
         NumericalError: the velocity is not finite; the step is named.
     """
     if solver not in _LOOPS:
-        raise InputError(f"solver is {solver!r}", "one of " + ", ".join(_LOOPS))
+        raise InputError(f"solver is {quoted(solver)}", "one of " + ", ".join(_LOOPS))
     sigmas = schedule.sigmas.double().tolist()
 
     def denoise(i: int, x: Tensor) -> Tensor:

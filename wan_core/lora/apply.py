@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.formats import open_weights
 from ..dit import WanDiT
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..validate import real_number
 from .file import Change, Lora, LoraReport, LowRank, read_lora, target_expert
 
@@ -134,7 +134,7 @@ class LoraStack:
             InputError: an expert that this model does not have.
         """
         if expert not in (None, "both", *self._experts):
-            raise InputError(f"expert is {expert!r}", " or ".join((*self._experts, "both")))
+            raise InputError(f"expert is {quoted(expert)}", " or ".join((*self._experts, "both")))
         if not isinstance(path, str | Path):
             raise InputError(f"the LoRA is a {type(path).__name__}", "the path of a LoRA file")
         weights, pair = open_weights(path), len(self._experts) == 2

@@ -4,11 +4,12 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..checkpoints.write import write_tensors
 from ..dit import WanDiT
 from ..errors import InputError
+from ..flow.noise import uniform
 from ..validate import whole_number
 
 
@@ -19,13 +20,10 @@ class LoRALinear(nn.Module):
         super().__init__()
         self.layer, self.scale = layer.requires_grad_(False), alpha / rank
         bound = math.sqrt(3 / layer.in_features)
-        down = (
-            torch.rand(rank, layer.in_features, generator=generator, dtype=torch.float32, device="cpu") * 2 - 1
-        ) * bound
+        down = (uniform((rank, layer.in_features), generator) * 2 - 1) * bound
         self.lora_down = nn.Parameter(down.to(layer.weight.device))
-        self.lora_up = nn.Parameter(
-            torch.zeros(layer.out_features, rank, dtype=torch.float32, device=layer.weight.device)
-        )
+        up = torch.zeros(layer.out_features, rank, dtype=torch.float32, device=layer.weight.device)
+        self.lora_up = nn.Parameter(up)
 
     def forward(self, x: Tensor) -> Tensor:
         update = (x.to(self.lora_down) @ self.lora_down.T) @ self.lora_up.T
@@ -61,14 +59,13 @@ def lora_state(model: WanDiT) -> dict[str, Tensor]:
             prefix = f"diffusion_model.{name}"
             state[f"{prefix}.lora_down.weight"] = module.lora_down.detach().contiguous()
             state[f"{prefix}.lora_up.weight"] = module.lora_up.detach().contiguous()
-            state[f"{prefix}.alpha"] = torch.tensor(
-                module.scale * len(module.lora_down), dtype=torch.float32, device="cpu"
-            )
+            alpha = module.scale * len(module.lora_down)
+            state[f"{prefix}.alpha"] = torch.tensor(alpha, dtype=torch.float32, device="cpu")
     if not state:
         raise InputError("a model without LoRA", "add_lora(model, rank)")
     return state
 
 
 def save_lora(model: WanDiT, path: str | Path) -> None:
-    """Write the updates of one expert as a safetensors file."""
-    save_file(lora_state(model), path)
+    """Write the updates of one expert as a safetensors file. WriteError: the disk is full, or the system refuses."""
+    write_tensors(lora_state(model), path)

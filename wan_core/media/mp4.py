@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..errors import InputError, VideoError, WanError
+from ..errors import InputError, VideoError, WanError, quoted
 from ..validate import real_number
 from .ffmpeg import feed, find_ffmpeg, options
 from .metadata import metadata_file
@@ -111,7 +111,7 @@ def check_output(path: str | Path, raw_bytes: int = 0) -> Path:
         VideoError: no permission, hardly any space, or no ffmpeg.
     """
     if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
-        raise InputError(f"the output is {path!r}", "the path of an mp4")
+        raise InputError(f"the output is {quoted(path)}", "the path of an mp4")
     path = Path(path).absolute()
     if path.suffix.lower() != ".mp4" or len(os.fsencode(path.name)) > LONGEST_NAME:
         raise InputError(

@@ -36,7 +36,7 @@ def program_path() -> str:
     """
     named = os.environ.get("IMAGEIO_FFMPEG_EXE")
     brought = Path(imageio_ffmpeg.__file__).with_name("binaries").glob("ffmpeg*")
-    of_conda = Path(sys.prefix, *(("Library", "bin") if sys.platform == "win32" else ("bin",)), "ffmpeg")
+    of_conda = Path(sys.prefix, "Library/bin" if sys.platform == "win32" else "bin", "ffmpeg")
     candidates: tuple[str | Path, ...] = (named,) if named else (*sorted(brought), of_conda, "ffmpeg")
     for candidate in candidates:
         if path := shutil.which(str(candidate)):

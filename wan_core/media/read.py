@@ -57,14 +57,14 @@ def iter_video(path: str | Path, limit: int | None = None) -> Generator[np.ndarr
         if size is None:
             raise VideoError(f"{path} is not a video that ffmpeg can read", fix="" if head else run.finish())
         width, height = int(size[1]), int(size[2])
-        for known in itertools.islice(itertools.chain([len(head)], itertools.repeat(0)), limit):
-            rest = len(head) - known
-            data = run.read(rest + 3 * height * width)
-            if rest and not data:
+        for number in itertools.islice(itertools.count(), limit):
+            start = head if number else b""  # that of the first one has been read
+            data = run.read(len(start) + 3 * height * width)
+            if start and not data:
                 return
-            if len(data) < rest + 3 * height * width or data[:rest] != head[known:]:
+            if len(data) < len(start) + 3 * height * width or not data.startswith(start):
                 raise VideoError(f"{path} breaks off within a frame, or its frames change their size")
-            yield np.frombuffer(data, np.uint8, offset=rest).reshape(height, width, 3)
+            yield np.frombuffer(data, np.uint8, offset=len(start)).reshape(height, width, 3)
 
 
 def read_video(path: str | Path, limit: int | None = None) -> np.ndarray:

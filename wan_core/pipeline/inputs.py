@@ -57,7 +57,8 @@ class Inputs:
         if last_image is not None and shape.frames < 5:
             raise InputError(f"a last_image for a clip of {shape.frames} frame", "at least 5 frames")
         references = tuple(task.reference(one, *size) for one in images)
-        request = request.with_context(preset, _context_tokens(preset, shape, options.video is not None, references))
+        source = task.source and options.video is not None
+        request = request.with_context(preset, _context_tokens(preset, shape, source, references))
         return cls(
             request,
             image=None if image is None else task.image(image, *size),
@@ -85,7 +86,7 @@ def _context_tokens(preset: Preset, shape: VideoShape, source: bool, references:
     _, patch_height, patch_width = preset.dit.patch
     area = preset.vae.space_stride**2 * patch_height * patch_width
     tokens = sum(math.prod(reference.shape[1:]) // area for reference in references)
-    return tokens + (shape.tokens(preset.vae, preset.dit) if source and preset.task == "bernini" else 0)
+    return tokens + (shape.tokens(preset.vae, preset.dit) if source else 0)
 
 
 def _references(options: Options) -> list[Any]:

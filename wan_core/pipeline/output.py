@@ -46,7 +46,7 @@ class WanOutput:
         try:
             with typed_oom():
                 chunks = offloader.load(vae).decode_chunks(self.latents[sample : sample + 1])
-                yield from map(itemgetter(0), chunks)
+                yield from map(itemgetter(0), chunks)  # a loop would keep each chunk while the next is made
         finally:
             if offloader.exclusive:
                 offloader.offload(vae)

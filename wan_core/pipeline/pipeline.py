@@ -21,7 +21,7 @@ from ..checkpoints.identify import identify_experts
 from ..config import Preset
 from ..devices import usable_device, usable_dtype
 from ..dit import WanDiT
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..flow import Experts, draw_noise, sample
 from ..flow.guidance import BATCHED_CFG_MAX_TOKENS
 from ..flow.solvers import Callback
@@ -245,7 +245,7 @@ class WanPipeline:
     def generate(self, options: Options) -> WanOutput:
         """What a call of the pipeline does, with its parameters in one object."""
         if options.callback is not None and not callable(options.callback):
-            raise InputError(f"callback is {options.callback!r}", "a function of (i, t, x, x0)")
+            raise InputError(f"callback is {quoted(options.callback)}", "a function of (i, t, x, x0)")
         inputs = Inputs.resolve(self.preset, options)
         find_ffmpeg()  # the clip will want to be saved: better said now than after the sampling
         try:

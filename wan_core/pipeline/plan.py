@@ -27,11 +27,8 @@ def idle_experts(request: Request) -> list[str]:
 
 def plan_text(preset: Preset, request: Request, dtype: torch.dtype = torch.bfloat16) -> str:
     """The plan as text: a line of numbers, the size, a row a step, and estimated memory in `dtype`."""
-    shape, schedule, memory = (
-        request.shape,
-        request.schedule(),
-        estimate_memory(preset, request.shape, dtype, request.context_tokens),
-    )
+    shape, schedule = request.shape, request.schedule()
+    memory = estimate_memory(preset, shape, dtype, request.context_tokens)
     tokens = f"{shape.tokens(preset.vae, preset.dit):,} tokens"
     if request.context_tokens:
         tokens += f" and {request.context_tokens:,} of what it is made from"

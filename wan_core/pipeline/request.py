@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..config import Preset
-from ..errors import InputError
+from ..errors import InputError, quoted
 from ..flow import SOLVERS, Expert, Experts, FlowSchedule, Model
 from ..flow.schedule import MAX_SHIFT, MIN_SHIFT
 from ..shapes import LONGEST_SEQUENCE, VideoShape, check_shape
@@ -64,7 +64,7 @@ class Request:
                 "Leave them out",
             )
         if options.solver not in SOLVERS:
-            raise InputError(f"solver is {options.solver!r}", "one of " + ", ".join(SOLVERS))
+            raise InputError(f"solver is {quoted(options.solver)}", "one of " + ", ".join(SOLVERS))
         prompts, negatives = _prompts(preset, options)
         guidance_low = _first_given(options.guidance_scale_2, options.guidance_scale, preset.guidance_low)
         boundary = _first_given(options.boundary_ratio, preset.boundary)
@@ -166,7 +166,7 @@ def _prompts(preset: Preset, options: Options) -> tuple[tuple[str, ...], tuple[s
 def _texts(name: str, value: str | Sequence[str]) -> tuple[str, ...]:
     texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise InputError(f"{name} is {value!r}", "a text, or a list of texts")
+        raise InputError(f"{name} is {quoted(value)}", "a text, or a list of texts")
     return texts
 
 

@@ -18,6 +18,7 @@ class Task:
         takes: the inputs it knows, by their names in `Options`; `needs`: those of them that it cannot do without.
         image, video, reference: how each gets the clip's height and width.
         references: how many reference images it can have; None: any number.
+        source: whether a video comes beside the clip, as tokens of its own.
     """
 
     title: str
@@ -27,6 +28,7 @@ class Task:
     video: Fit = cover_smoothly
     reference: Fit = fit_on_white
     references: int | None = None
+    source: bool = False
 
 
 def _at_its_own_size(image: Tensor, height: int, width: int) -> Tensor:
@@ -43,6 +45,7 @@ TASKS = {
         ("video", "reference_images"),
         video=partial(crop_and_scale, mode="area"),
         reference=_at_its_own_size,
+        source=True,
     ),
     "fun-control": Task(
         "controlled (Fun-Control)",

@@ -104,9 +104,10 @@ class UMT5(nn.Module):
         Raises:
             CheckpointError: ids that the vocabulary does not have: the tokenizer is of another model.
         """
-        if ids.numel() and int(ids.max()) >= self.config.vocab:
+        largest = int(ids.max()) if ids.numel() else 0
+        if largest >= self.config.vocab:
             raise CheckpointError(
-                f"the tokenizer gives the id {int(ids.max())}, and the text encoder has {self.config.vocab} words",
+                f"the tokenizer gives the id {largest}, and the text encoder has {self.config.vocab} words",
                 "the tokenizer that the text encoder was trained with",
             )
         return self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state

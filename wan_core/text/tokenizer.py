@@ -9,11 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, CheckpointNotFound, WanError
+from ..errors import CheckpointError, CheckpointNotFound, WanError, quoted
 
 EOS = 1  # umT5: pad 0, eos 1, no bos
 LARGEST_PROTO = 16 << 20  # bytes of spiece.model; umT5's has 4.5 MB
-_LARGEST_JSON = 64 << 20  # and its tokenizer.json 17 MB
+_LARGEST = {".model": LARGEST_PROTO, ".json": 64 << 20}  # and its tokenizer.json 17 MB
+# How the two files begin: with a first piece and its text, and with a brace; a web page or a Git LFS pointer does not.
+_BEGINS = {".model": re.compile(rb"\n.\n", re.DOTALL), ".json": re.compile(rb"\s*\{")}
 
 
 def clean(prompt: str) -> str:
@@ -54,12 +56,16 @@ class Tokenizer:
         return ids, torch.ones_like(ids)
 
     @classmethod
-    def from_proto(cls, proto: bytes, max_length: int = 512) -> "Tokenizer":
-        """From a serialised sentencepiece model, as ComfyUI's umT5 files embed it (`spiece_model`)."""
+    def from_proto(cls, proto: bytes, max_length: int = 512, source: str = "a tokenizer") -> "Tokenizer":
+        """From a serialised sentencepiece model, as ComfyUI's umT5 files embed it (`spiece_model`).
+
+        Args:
+            source: its file, for messages.
+        """
         import sentencepiece
 
         model = sentencepiece.SentencePieceProcessor()
-        with _refused("a tokenizer that is not a sentencepiece model", "spiece.model of umT5"):
+        with _refused(f"{source} is not a sentencepiece model", "spiece.model of umT5"):
             if len(proto) > LARGEST_PROTO:
                 raise ValueError("too large")
             model.LoadFromSerializedProto(proto)
@@ -79,23 +85,36 @@ class Tokenizer:
         """
         file = cls.file_in(folder)
         if file.suffix == ".model":
-            return cls.from_proto(_read(file, LARGEST_PROTO), max_length)
+            return cls.from_proto(_read(file), max_length, str(file))
         return cls(_json_encoder(file), max_length)
 
     @staticmethod
     def file_in(folder: str | Path) -> Path:
-        """The file that `from_folder` reads.
+        """The file that `from_folder` reads; only how it begins is looked at.
 
         Raises:
             CheckpointNotFound: none is there.
+            CheckpointError: it may not be read, is larger than any, or begins as no tokenizer does.
         """
         files = [Path(folder) / name for name in ("tokenizer.json", "spiece.model")]
-        file = next((file for file in files if file.is_file()), None)
+        try:
+            file = next((file for file in files if file.is_file()), None)
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder} cannot be read ({error.strerror})", "a folder that you may open"
+            ) from error
         if file is None:
             raise CheckpointNotFound(
                 f"no tokenizer in {folder}",
                 "tokenizer.json or spiece.model",
                 "Copy the folder google/umt5-xxl of the release there",
+            )
+        _check_size(file)
+        if not _BEGINS[file.suffix].match(start := _read(file, 200)):
+            raise CheckpointError(
+                f"{file} is no tokenizer: it begins with {quoted(start, 60)}",
+                f"{file.name} of umT5",
+                "Download it again",
             )
         return file
 
@@ -103,7 +122,7 @@ class Tokenizer:
 def _json_encoder(path: Path) -> Callable[[str], list[int]]:
     import tokenizers
 
-    raw = _read(path, _LARGEST_JSON)
+    raw = _read(path)
     with _refused(f"{path} is damaged", "tokenizer.json of umT5"):
         tokenizer = tokenizers.Tokenizer.from_buffer(raw)
     tokenizer.no_padding()
@@ -116,15 +135,18 @@ def _json_encoder(path: Path) -> Callable[[str], list[int]]:
     return encode
 
 
-def _read(path: Path, most: int) -> bytes:
+def _check_size(path: Path) -> None:
+    most = _LARGEST[path.suffix]
+    if path.stat().st_size > most:
+        raise CheckpointError(f"{path} has more than {most:,} bytes", f"{path.name} of umT5")
+
+
+def _read(path: Path, size: int = -1) -> bytes:
     try:
         with path.open("rb") as file:
-            raw = file.read(most + 1)
+            return file.read(size)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror})", "a file that you may read") from error
-    if len(raw) > most:
-        raise CheckpointError(f"{path} has more than {most:,} bytes", f"{path.name} of umT5")
-    return raw
 
 
 @contextlib.contextmanager

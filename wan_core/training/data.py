@@ -14,8 +14,10 @@ from ..checkpoints import load_text_encoder, load_vae
 from ..checkpoints.formats import listed
 from ..checkpoints.model_files import ModelFiles
 from ..checkpoints.tokenizer import open_tokenizer
+from ..checkpoints.write import write_state
 from ..conditioning import image_to_video
 from ..errors import CheckpointNotFound, InputError, quoted
+from ..flow.noise import uniform
 from ..media.images import clip_info, load_image, load_video
 from ..media.resize import resize
 from ..memory import typed_oom
@@ -63,7 +65,7 @@ class LatentDataset:
 
     def draw_texts(self, clips: Sequence[int], generator: torch.Generator) -> list[int]:
         """One text for each clip, or, for a share of them, one that stands for no prompt."""
-        drop, which = torch.rand(2, len(clips), generator=generator, dtype=torch.float32, device="cpu").tolist()
+        drop, which = uniform((2, len(clips)), generator).tolist()
         choices = [
             self.unconditional if d < UNCONDITIONAL else self.text_of[k] for d, k in zip(drop, clips, strict=True)
         ]
@@ -83,6 +85,7 @@ def encode_folder(
 
     Raises:
         CheckpointNotFound, InputError: as `list_clips`, `captions_of` and `read_clip`.
+        WriteError: the disk is full, or the system refuses.
     """
     clips = list_clips(folder)
     captions = [captions_of(clip) for clip in clips]
@@ -99,7 +102,7 @@ def encode_folder(
     ends = accumulate(map(len, captions), initial=len(unconditional))
     text_of = [list(range(*bounds)) for bounds in pairwise(ends)]
     data = LatentDataset(latents, texts, text_of, list(range(len(unconditional))), y)
-    torch.save({field.name: getattr(data, field.name) for field in fields(data)} | {"stamp": stamp}, cache)
+    write_state({field.name: getattr(data, field.name) for field in fields(data)} | {"stamp": stamp}, cache)
     return data
 
 

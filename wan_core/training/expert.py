@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from ..config import DiTConfig
 from ..cpu import make_dit
 from ..dit import WanDiT
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, quoted
 from ..flow import draw_sigmas, flow_loss, interpolate, training_timesteps
+from ..flow.noise import normal, uniform
 from ..validate import real_number
 from .data import LatentDataset
 from .run import TrainingRun
@@ -35,7 +36,7 @@ class NoiseRange:
         real_number("boundary", boundary, 0, 1)
         ranges = {"high": (boundary, 1.0), "low": (0.0, boundary), "all": (0.0, 1.0)}
         if expert not in ranges:
-            raise InputError(f"the expert {expert!r}", "high, low or all")
+            raise InputError(f"the expert {quoted(expert)}", "high, low or all")
         return cls(*ranges[expert], shift)
 
 
@@ -44,7 +45,7 @@ def expert_loss(
 ) -> Tensor:
     """Flow-matching loss of a batch at random noise levels within the range."""
     sigma = draw_sigmas(len(x0), levels.shift, levels.low, levels.high, generator)
-    noise = torch.randn(x0.shape, generator=generator, dtype=torch.float32, device="cpu")
+    noise = normal(x0.shape, generator)
     sigma, noise = sigma.to(x0.device), noise.to(x0)
     return flow_loss(model(interpolate(x0, noise, sigma), training_timesteps(sigma), text, y=y), x0, noise)
 
@@ -71,17 +72,15 @@ def initialise_dit(model: WanDiT, generator: torch.Generator) -> WanDiT:
         if isinstance(module, (nn.Linear, nn.Conv3d)):
             weight = module.weight
             bound = math.sqrt(6 / (weight[0].numel() + weight.shape[0]))
-            weight.copy_(
-                (torch.rand(weight.shape, generator=generator, dtype=torch.float32, device="cpu") * 2 - 1) * bound
-            )
+            weight.copy_((uniform(weight.shape, generator) * 2 - 1) * bound)
             if module.bias is not None:
                 module.bias.zero_()
             if name.startswith(("text_embedding", "time_embedding")):
-                weight.copy_(torch.randn(weight.shape, generator=generator, dtype=torch.float32, device="cpu") * 0.02)
+                weight.copy_(normal(weight.shape, generator) * 0.02)
     model.head.head.weight.zero_()
     for name, p in model.named_parameters():
         if name.endswith("modulation"):
-            p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float32, device="cpu") * p.shape[-1] ** -0.5)
+            p.copy_(normal(p.shape, generator) * p.shape[-1] ** -0.5)
     return model
 
 

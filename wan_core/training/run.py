@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from ..checkpoints.write import write_state
 from ..errors import CheckpointError, InputError, NumericalError, excerpt
 from ..memory import typed_oom
 
@@ -125,16 +126,18 @@ class TrainingRun:
         self.step = state["step"]
 
     def save(self) -> None:
-        """Write `state.pt`; an interrupted write leaves the one before."""
+        """Write `state.pt`; an interrupted write leaves the one before.
+
+        Raises:
+            WriteError: the disk is full, or the system refuses.
+        """
         state = {
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
             "average": {name: p.detach() for name, p in self.average.items()},
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
         }
-        part = self.folder / "state.pt.part"
-        torch.save(state, part)
-        part.replace(self.folder / "state.pt")
+        write_state(state, self.folder / "state.pt")
 
     def generator(self) -> torch.Generator:
         """Random numbers of the present step: the same ones whether or not the run was resumed."""

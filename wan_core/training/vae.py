@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..config import VAEConfig
 from ..cpu import make_vae
+from ..flow.noise import normal
 from ..vae import WanVAE
 from ..vae.layers import AttentionBlock, FeatureCache, ResidualBlock, Upsample
 from ..vae.losses import PatchDiscriminator, Perceptual, edge_loss, kl_to_normal, weighted_l1
@@ -34,9 +35,7 @@ def initialise_vae(vae: WanVAE, generator: torch.Generator) -> WanVAE:
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             weight = module.weight
             fan_in = weight[0].numel() / (weight.shape[2] if weight.ndim == 5 else 1)
-            values = torch.randn(weight.shape, generator=generator, dtype=torch.float32, device="cpu") / math.sqrt(
-                fan_in
-            )
+            values = normal(weight.shape, generator) / math.sqrt(fan_in)
             if weight.ndim == 5:
                 values[:, :, :-1] *= 0.1
             weight.copy_(values)
@@ -56,7 +55,7 @@ def initialise_vae(vae: WanVAE, generator: torch.Generator) -> WanVAE:
             )
     for part in (vae.encoder, vae.decoder):
         bias = part.get_parameter("conv1.bias")
-        bias.copy_(torch.randn(bias.shape, generator=generator, dtype=torch.float32, device="cpu"))
+        bias.copy_(normal(bias.shape, generator))
     z = vae.config.z_channels
     vae.conv1.weight.copy_(torch.eye(2 * z, dtype=torch.float32, device="cpu").view(2 * z, 2 * z, 1, 1, 1))
     vae.get_parameter("conv1.bias")[z:] = -4.0  # start almost without noise
@@ -109,7 +108,7 @@ class VAELoss(nn.Module):
     def forward(self, vae: WanVAE, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         video, weight = batch
         mean, logvar = moments(vae, video)
-        noise = torch.randn(mean.shape, generator=generator, dtype=torch.float32, device="cpu").to(mean)
+        noise = normal(mean.shape, generator).to(mean)
         decoded = reconstruct(vae, mean + noise * (0.5 * logvar).exp())
         losses = {
             "l1": weighted_l1(decoded, video, weight),

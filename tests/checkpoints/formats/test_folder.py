@@ -165,7 +165,7 @@ def readable():
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
-    for path in [folder, *folder.iterdir()]:
+    for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755)
     shutil.rmtree(folder)
 
@@ -183,6 +183,16 @@ def test_a_folder_that_may_not_be_read(readable, mode):
                     use(path)
 
 
+@pytest.mark.parametrize("closed", ["google", "google/umt5-xxl", "google/umt5-xxl/spiece.model"])
+def test_a_tokenizer_that_may_not_be_read(official_folder, readable, closed):
+    folder = shutil.copytree(official_folder(), readable / "model")
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    (folder / closed).chmod(0)
+    with as_nobody(), pytest.raises(CheckpointError, match="umt5-xxl.*Permission denied"):
+        inspect(folder)
+
+
 def test_a_file_among_others_is_taken_by_what_it_is_called(tmp_path):
     state = {"a": torch.ones(1)}
     for name in ("diffusion_pytorch_model.safetensors", "Wan2.2_VAE.safetensors"):  # as in the 5B release
@@ -192,3 +202,9 @@ def test_a_file_among_others_is_taken_by_what_it_is_called(tmp_path):
     with pytest.raises(CheckpointNotFound, match=r"Wan2.2_VAE.safetensors, wan.safetensors in"):
         weight_files(tmp_path)
     assert load_file(tmp_path / "wan.safetensors").keys() == state.keys()
+
+
+def test_a_plain_pickle_comes_before_the_shards_of_a_variant(transformer, tmp_path):
+    transformer.save_pretrained(tmp_path, variant="fp16", max_shard_size=SHARDS)
+    (tmp_path / "diffusion_pytorch_model.bin").touch()
+    assert weight_files(tmp_path) == [tmp_path / "diffusion_pytorch_model.bin"]

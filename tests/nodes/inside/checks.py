@@ -83,6 +83,8 @@ FAMILIES = (
     family_runs.native_classes,
     refusals.conditions_that_our_models_ignore,
     refusals.parts_of_other_models,
+    refusals.conditions_of_another_size,
+    refusals.a_shift_of_nothing,
     refusals.without_ftfy,
 )
 

@@ -9,9 +9,12 @@ import comfy.sd
 import comfy.supported_models
 import comfy.taesd.taesd
 import comfy_extras.nodes_audio as audio
+import comfy_extras.nodes_model_advanced as sampling
 import torch
 from families import FAMILIES, load
 from host import pair, part, texts
+
+import nodes as comfy_nodes
 
 
 def said(call, *arguments, **inputs) -> str:
@@ -80,6 +83,41 @@ def parts_of_other_models(tmp: str) -> dict[str, str]:
             part("nodes.conditioning").Wan22I2VConditioning.execute, *texts(), taesd, 32, 32, 5, images
         ),
     }
+
+
+def conditions_of_another_size(tmp: str) -> dict[str, str]:
+    """What the sampler says to latents of another VAE, or of the node for another model."""
+    ours = {name: pair(name)[0][0] for name in ("t2v-a14b", "i2v-a14b", "vace-a14b")}
+    native = {name: load(FAMILIES[name], 0) for name in ("T2V", "I2V-A14B", "Fun-Control A14B")}
+    one, two, other = (torch.zeros(1, channels, 3, 4, 6) for channels in (16, 32, 48))
+    mask = {"vace_mask": [torch.ones(1, 64, 3, 4, 6)], "vace_strength": [1.0]}
+    given = {
+        "image of the other VAE, ours": (ours["i2v-a14b"], {"concat_latent_image": other}),
+        "image of the other VAE, native": (native["I2V-A14B"], {"concat_latent_image": other}),
+        "Bernini-R of the other VAE, ours": (ours["t2v-a14b"], {"context_latents": [one, other]}),
+        "Bernini-R of the other VAE, native": (native["T2V"], {"context_latents": [one, other]}),
+        "Phantom of the other VAE": (ours["t2v-a14b"], {"time_dim_concat": other}),
+        "VACE of the other VAE": (ours["vace-a14b"], {"vace_frames": [other.repeat(1, 2, 1, 1, 1)]} | mask),
+        "control for image-to-video": (ours["i2v-a14b"], {"concat_latent_image": two}),
+        "image for Fun-Control": (native["Fun-Control A14B"], {"concat_latent_image": one}),
+        "reference of the other VAE": (native["Fun-Control A14B"], {"reference_latents": [other]}),
+    }
+    found = {}
+    for what, (model, condition) in given.items():
+        conds = [[[text, dict(condition)]] for ((text, _),) in texts(64 if model in ours.values() else 4096)]
+        found[what] = sampled(model, conds=conds)
+    conds = [[[text, {"concat_latent_image": other}]] for ((text, _),) in texts()]
+    latent, i2v = {"samples": torch.zeros(1, 16, 3, 4, 6)}, ours["i2v-a14b"]
+    native_sampler = comfy_nodes.common_ksampler
+    found["ours in the native sampler"] = said(native_sampler, i2v, 1, 2, 1.0, "euler", "simple", *conds, latent)
+    return found
+
+
+def a_shift_of_nothing(tmp: str) -> str:
+    """The shift of the run left to a MODEL that has none."""
+    (high, _), _ = pair()
+    model = sampling.ModelSamplingSD3().patch(high, 0.0)[0]
+    return said(part("nodes.host.sampling").make_sigmas, model, 4, 0.0, "official unipc", "official", 1.0)
 
 
 def flux():

@@ -21,6 +21,7 @@ METADATA = [
     {"_quantization_metadata": '{"layers": {"blocks.0.ffn.0": {"format": "nvfp4"}}}'},
     {"_quantization_metadata": '{"layers": {"' + "a" * 10_000 + '": {"format": ["' + "b" * 10_000 + '"]}}}'},
     {"_quantization_metadata": '{"layers": [["a", "b"]]}'},
+    {"_quantization_metadata": '{"format_version": "1.0"}'},
     {"_quantization_metadata": "[" * 10_000},
     {"ss_base_model_version": "wan2.1 i2v" * 1000},
 ]

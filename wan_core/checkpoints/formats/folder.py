@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from ...errors import CheckpointError, CheckpointNotFound, some
+from ...errors import CheckpointError, CheckpointNotFound, excerpt, quoted, some
 from .json_file import load_json
 
 SUFFIXES = {
@@ -30,13 +30,14 @@ def checked_path(path: str | Path) -> Path:
         CheckpointNotFound: no path.
     """
     if not isinstance(path, (str, Path)) or not str(path).strip() or "\0" in str(path):
-        raise CheckpointNotFound(f"the model is {path!r}", "the path of a model folder or file")
+        raise CheckpointNotFound(f"the model is {quoted(path)}", "the path of a model folder or file")
     path = Path(path)
     try:
         path.exists()
     except (OSError, ValueError) as error:  # too long, or not encodable as a file name on this system
+        why = getattr(error, "strerror", None) or excerpt(error)
         raise CheckpointNotFound(
-            f"{str(path)[:200]!r} is no path ({error})", "the path of a model folder or file"
+            f"{quoted(str(path))} is no path ({why})", "the path of a model folder or file"
         ) from error
     return path
 
@@ -119,7 +120,7 @@ def find_index(folder: Path) -> Path | None:
     )
     if not indices or not (variant := _variant(indices[0])):
         return indices[0] if indices else None
-    if any((folder / f"{base}.safetensors").is_file() for base in _BASES):
+    if any((folder / f"{base}{suffix}").is_file() for base in _BASES for suffix in SUFFIXES):
         return None
     others = sorted({_variant(path) for path in indices} - {variant})
     if others:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from .errors import CheckpointError, quoted
+from ..errors import CheckpointError, quoted
 
 # Far above every released model: 40 layers, a vocabulary of 256,384.
 _MOST_LAYERS, _MOST = 256, 2**20
@@ -89,6 +89,7 @@ def head_size(config: Mapping, name: str) -> int | None:
 
 
 def mapping(config: object) -> Mapping:
+    """The config, or a CheckpointError where it is no table of names."""
     if not isinstance(config, Mapping):
         raise CheckpointError(
             f"a model config that is a {type(config).__name__}", "a dataclass of wan_core.config, or a dict"
