@@ -2,7 +2,13 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..wan_core import errors
 from . import conditioning, decode, load, lora, sample, text
+
+# ComfyUI's page writes an error's module before its message, here the path of this pack. Of these: the name alone.
+for error in vars(errors).values():
+    if isinstance(error, type) and issubclass(error, errors.WanError):
+        error.__module__ = "builtins"
 
 
 class Extension(ComfyExtension):

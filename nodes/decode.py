@@ -143,7 +143,7 @@ class Wan22VAEDecodeToVideo(io.ComfyNode):
                     default="video/wan22",
                     tooltip=(
                         "Folder and name inside the output folder; a number and .mp4 are added. "
-                        "At most 200 bytes between slashes."
+                        "%date:yyyy-MM-dd% and %Node.input% are filled in. At most 200 bytes between slashes."
                     ),
                 ),
                 io.Audio.Input(

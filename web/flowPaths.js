@@ -7,6 +7,7 @@ import { runOf } from "./runInputs.js";
 import { plan, timesteps } from "./schedule.js";
 import { label, svg } from "./sigmaDrawing.js";
 import "./sigmaPlot.js"; // registered before, so that its panel stands above
+import { themed } from "./theme.js";
 import { isReplaced, watchNode } from "./watch.js";
 
 const NAME = "wan22_flow_paths";
@@ -29,10 +30,9 @@ class FlowPaths {
   constructor(node) {
     this.node = node;
     this.known = null; // what is drawn
-    this.element = document.createElement("div");
-    this.element.className = "wan22-paths";
-    this.element.style.cssText = "width:100%;height:100%;min-height:130px";
-    this.drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: "100%", height: "100%" });
+    this.element = themed("wan22-paths");
+    this.element.style.minHeight = `${HEIGHT}px`;
+    this.drawing = svg("svg", { height: HEIGHT });
     this.element.append(this.drawing);
     addPanel(node, NAME, this.element, () => HEIGHT);
     watchNode(node, () => this.refresh());
@@ -63,12 +63,10 @@ class FlowPaths {
     };
     const fine = Array.from({ length: 33 }, (_, i) => at(1 - i / 32).join(" "));
     const group = svg("g", { class: "wan22-path" });
-    group.append(svg("path", { d: `M${fine.join("L")}`, fill: "none", stroke: "#9a9a9a" }));
+    group.append(svg("path", { d: `M${fine.join("L")}`, class: "wan22-line" }));
     sigmas.forEach((sigma, i) => {
       const [cx, cy] = at(sigma);
-      group.append(
-        svg("circle", { cx, cy, r: 2.2, fill: { high: "#e8a33d", low: "#4fa8e0" }[experts[i]] ?? "#ffffff" }),
-      );
+      group.append(svg("circle", { cx, cy, r: 2.2, class: experts[i] ? `wan22-${experts[i]}` : "wan22-point" }));
     });
     const [noise, data] = [at(1), at(0)];
     group.append(

@@ -1,7 +1,8 @@
 // The LoRA node shows the rows that are in use and an empty one. The inputs are all there; the others are hidden.
 
 import { app } from "../../scripts/app.js";
-import { NONE, rowsShown, siblingOf, strengthsFor } from "./loraNames.js";
+import { NONE, rowsShown, siblingOf, strengthsFor } from "./expertNames.js";
+import { makeRoom, showWidget } from "./panel.js";
 import { isReplaced, linked, watchNode, widget } from "./watch.js";
 
 /** The rows of one node. */
@@ -67,23 +68,11 @@ class LoraRows {
     let changed = false;
     rows.forEach((row, i) => {
       row.before = row.file.value;
-      changed = this.#show(row.file, i < count) || changed;
-      for (const strength of [row.high, row.low]) changed = this.#show(strength, used[i]) || changed;
+      changed = showWidget(row.file, i < count) || changed;
+      for (const strength of [row.high, row.low]) changed = showWidget(strength, used[i]) || changed;
     });
     if (!changed) return;
-    node.widgets.push(node.widgets.pop()); // Nodes 2.0 looks at its widgets when their list changes
-    if (resize) node.setSize([node.size[0], node.computeSize()[1]]);
-    node.setDirtyCanvas(true, true);
-  }
-
-  /** Whether that changes anything. */
-  #show(widget, shown) {
-    // Nodes 2.0 reads this; of an id that was there before, as after undo, it is the old widget's.
-    const kept = widget._state?.options;
-    if (widget.hidden === !shown && (kept?.hidden ?? !shown) === !shown) return false;
-    widget.hidden = !shown; // the classic canvas reads this
-    for (const options of [widget.options, kept]) if (options) options.hidden = !shown;
-    return true;
+    makeRoom(node, resize);
   }
 }
 

@@ -1,56 +1,48 @@
-// What a node says after a run, line by line, in the node.
+// What a node says after a run, and what went wrong in it, line by line, in the node.
 
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { addPanel } from "./panel.js";
+import { showLines } from "./linesPanel.js";
+import { makeRoom, showWidget } from "./panel.js";
 import { nodeById } from "./watch.js";
 
-const NAME = "wan22_report";
+const [REPORT, ERROR] = ["wan22_report", "wan22_error"];
 const REPORTS = new Set(["Wan22LoraPair", "Wan22Plan"]);
-const [LINE, LETTER, MARGIN] = [15, 6.7, 40]; // pixels: of a line, of a letter, beside the text
-const MOST = 14; // lines; the panel scrolls
-const COLOURS = { text: "#cfcfcf", warning: "#ff7b6b" };
+const failed = new Map(); // nodes that show an error → their size without it
 
 /** Show the text of an `executed` event in a node; nothing where there is none. */
 function showReport(node, output) {
   const lines = [output?.text ?? []].flat().join("\n").split("\n").filter(Boolean);
-  let panel = node.widgets?.find((widget) => widget.name === NAME);
-  if (!panel && !lines.length) return;
-  if (!panel) {
-    const element = document.createElement("div");
-    element.className = "wan22-report";
-    const box = "overflow:auto;width:100%;height:100%;box-sizing:border-box;padding:4px 6px;user-select:text";
-    element.style.cssText = `${box};font:11px/${LINE}px monospace`;
-    panel = addPanel(node, NAME, element, () => height(node, panel?.lines));
-  }
-  panel.lines = lines;
-  panel.element.replaceChildren(
-    ...lines.map((line) => {
-      const element = document.createElement("div");
-      const colour = line.startsWith("Warning") ? COLOURS.warning : COLOURS.text;
-      element.style.cssText = `white-space:pre-wrap;overflow-wrap:anywhere;color:${colour}`;
-      element.textContent = line;
-      return element;
-    }),
-  );
-  node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
-  node.setDirtyCanvas(true, true);
+  showLines(node, REPORT, lines, (line) => line.startsWith("Warning"));
 }
 
-/** Pixels for the lines, which wrap at the width of the node. */
-function height(node, lines = []) {
-  const wrapped = lines.map((line) => Math.ceil((line.length * LETTER) / (node.size[0] - MARGIN)));
-  return (
-    LINE *
-    (2 +
-      Math.min(
-        MOST,
-        wrapped.reduce((sum, n) => sum + n, 0),
-      ))
-  );
+/** Show an error of ours: what was found on the first line, what was needed and what to do on the second. */
+function showError({ node_id: id, exception_message: message }) {
+  const node = nodeById(id);
+  if (!node?.comfyClass?.startsWith("Wan22") || typeof message !== "string") return;
+  const lines = message.trim().split("\n", 1)[0].split(/ (?=Needed: )/);
+  if (!failed.has(node)) failed.set(node, [...node.size]);
+  const panel = showLines(node, ERROR, lines, () => true);
+  panel.element.setAttribute("role", "alert");
+  if (showWidget(panel, true)) makeRoom(node);
+}
+
+function clearErrors() {
+  for (const [node, size] of failed) {
+    const panel = showLines(node, ERROR, [], () => true);
+    if (panel) showWidget(panel, false);
+    makeRoom(node, false);
+    node.setSize(size);
+  }
+  failed.clear();
 }
 
 app.registerExtension({
   name: "Wan22.Report",
+  setup() {
+    api.addEventListener("execution_start", clearErrors);
+    api.addEventListener("execution_error", ({ detail }) => showError(detail));
+  },
   onNodeOutputsUpdated(outputs) {
     // a workflow has been opened again, or undone
     for (const [id, output] of Object.entries(outputs)) {

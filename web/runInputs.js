@@ -1,5 +1,6 @@
 // What a node's inputs say about its run, before the server has been asked.
 
+import { NONE } from "./expertNames.js";
 import { text } from "./i18n.js";
 import { runSigmas } from "./schedule.js";
 import { linked, values, widget } from "./watch.js";
@@ -10,14 +11,14 @@ const PAIRS = new Set(["t2v-a14b", "i2v-a14b", "vace-a14b", "bernini-r-a14b", "f
 const RUNS = {
   Wan22MoEKSampler(node) {
     const numbers = values(node, "steps", "shift", "solver", "schedule", "denoise", "start_at_step", "end_at_step");
-    return { numbers, boundary: boundaryOf(node, linked(node, "low_noise")), note: "" };
+    return { numbers, boundary: boundaryOf(node, hasSecond(node)), note: "" };
   },
   Wan22MoEGuider(node) {
     const source = sigmasOf(node);
     const known = source?.comfyClass === "Wan22FlowSchedule";
     const numbers = known ? { ...values(source, "steps", "shift", "denoise"), solver: officialSolver(source) } : null;
     const note = source ? text("fromSigmas", { node: source.title }) : text("noSigmas");
-    return { numbers, boundary: boundaryOf(node, linked(node, "low_noise")), note };
+    return { numbers, boundary: boundaryOf(node, hasSecond(node)), note };
   },
   Wan22Plan(node) {
     const numbers = { ...values(node, "steps", "shift"), solver: officialSolver(node) };
@@ -36,6 +37,24 @@ export function hasRun(node) {
 export function runOf(node) {
   const { numbers, boundary, note } = RUNS[node.comfyClass](node);
   return { sigmas: numbers && runSigmas(numbers), boundary, note, key: JSON.stringify([numbers, note]) };
+}
+
+/** Whether a low-noise MODEL comes in: a link, and not from a loader that has none. */
+function hasSecond(node) {
+  const slot = node.inputs?.findIndex((input) => input.name === "low_noise") ?? -1;
+  if (slot < 0 || node.inputs[slot].link == null) return false;
+  const loader = sourceOf(node, slot);
+  return loader?.comfyClass !== "Wan22ExpertLoader" || widget(loader, "low_noise")?.value !== NONE;
+}
+
+/** The node that a link comes from, past nodes that hand a pair on. */
+function sourceOf(node, slot) {
+  const source = node.getInputNode?.(slot);
+  if (source?.comfyClass !== "Wan22LoraPair") return source;
+  return sourceOf(
+    source,
+    source.inputs.findIndex((input) => input.name === "low_noise"),
+  );
 }
 
 function boundaryOf(node, isPair) {

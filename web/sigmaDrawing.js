@@ -4,16 +4,8 @@ import { text } from "./i18n.js";
 import { boundaryFor, timesteps } from "./schedule.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const [WIDTH, HEIGHT] = [320, 150]; // of the drawing; the page scales it
-const AREA = { left: 30, right: 312, top: 20, bottom: 122 };
-const COLOURS = {
-  high: "#e8a33d",
-  low: "#4fa8e0",
-  line: "#9a9a9a",
-  text: "#cfcfcf",
-  now: "#ffffff",
-  warning: "#ff7b6b",
-};
+const MARGIN = { left: 30, right: 12, top: 36, bottom: 44 }; // pixels around the curve, for words
+const NARROWEST = 240; // pixels; what is narrower is cut off
 
 /** An SVG element with attributes. */
 export function svg(name, attributes = {}, ...children) {
@@ -24,62 +16,45 @@ export function svg(name, attributes = {}, ...children) {
 }
 
 export function label(x, y, words, attributes = {}) {
-  const element = svg("text", {
-    x,
-    y,
-    fill: COLOURS.text,
-    "font-size": 10,
-    "font-family": "sans-serif",
-    ...attributes,
-  });
+  const element = svg("text", { x, y, ...attributes });
   element.textContent = words;
   return element;
 }
 
 /**
- * The plot of one node.
+ * The plot of one node, drawn pixel by pixel at the size that the page gives it, so that words have the size of words.
  *
  * @param {(boundary: number) => void} onBoundary a boundary has been chosen, by mouse or key
  */
 export class SigmaDrawing {
-  constructor(onBoundary) {
+  constructor(height, onBoundary) {
     this.state = null;
     this.starts = []; // timestep at which each step starts
     this.count = 0; // of high-noise steps
+    [this.width, this.height] = [NARROWEST, height];
     this.onBoundary = onBoundary;
-    this.drawing = svg("svg", {
-      viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
-      width: "100%",
-      height: "100%",
-      preserveAspectRatio: "xMidYMid meet",
-    });
-    this.strip = document.createElement("img");
-    this.strip.hidden = true;
-    this.strip.style.cssText = "width:100%;height:40px;object-fit:contain;image-rendering:auto";
-    this.element = document.createElement("div");
-    this.element.className = "wan22-plot";
-    this.element.style.cssText = "display:flex;flex-direction:column;width:100%;height:100%;min-height:150px";
-    this.drawing.style.cssText = "flex:1;min-height:0;touch-action:none";
-    this.element.append(this.drawing, this.strip);
-    this.drawing.addEventListener("pointerdown", (event) => this.#grab(event));
-    this.drawing.addEventListener("keydown", (event) => this.#key(event));
+    this.element = svg("svg", { height });
+    this.element.style.touchAction = "none";
+    this.element.addEventListener("pointerdown", (event) => this.#grab(event));
+    this.element.addEventListener("keydown", (event) => this.#key(event));
+    new ResizeObserver(() => this.#resize()).observe(this.element);
   }
 
   /**
    * @param {{sigmas: number[]|null, experts: string[], boundary: number|null, editable: boolean, note: string,
    *   live: object|null}} state
-   *   experts: "high" or "low" for each step; boundary: null for a single model;
-   *   live: {step, expert, seconds, warning} of a run
+   *   experts: "high" or "low" for each step; boundary: null for a single model; live: of a run, the step that has
+   *   `begun`, its `expert` and whether that is `loading`, the last `step` done with `pace` and `left` in seconds, and
+   *   after the run the `seconds` of each expert; a `warning` throughout
    */
   draw(state) {
     this.state = state;
     const { sigmas, experts, boundary, live } = state;
-    const focused = this.drawing.contains(document.activeElement);
-    this.drawing.replaceChildren();
+    const focused = this.element.contains(document.activeElement);
+    this.element.replaceChildren();
     if (!sigmas || sigmas.length < 2) {
-      this.drawing.append(
-        label(WIDTH / 2, HEIGHT / 2, state.note || text("unknownSchedule"), { "text-anchor": "middle" }),
-      );
+      const words = state.note || text("unknownSchedule");
+      this.element.append(label(this.width / 2, this.height / 2, words, { "text-anchor": "middle" }));
       return;
     }
     this.starts = timesteps(sigmas);
@@ -88,31 +63,33 @@ export class SigmaDrawing {
     this.#curve(sigmas, experts);
     this.#words(boundary, live);
     if (boundary !== null) this.#line(boundary, focused);
-    if (live?.step) this.#now(sigmas, live);
+    if (live?.step && !live.seconds) this.#now(sigmas, live);
   }
 
-  /** Show a picture of the clip so far, or none. */
-  show(picture) {
-    this.strip.hidden = !picture;
-    if (picture) this.strip.src = picture;
-    else this.strip.removeAttribute("src");
+  #resize() {
+    const width = Math.max(NARROWEST, this.element.clientWidth);
+    if (width === this.width) return;
+    this.width = width;
+    if (this.state) this.draw(this.state);
   }
 
   #x(step) {
-    return AREA.left + ((AREA.right - AREA.left) * step) / this.starts.length;
+    return MARGIN.left + ((this.width - MARGIN.left - MARGIN.right) * step) / this.starts.length;
   }
 
   #y(sigma) {
-    return AREA.bottom - (AREA.bottom - AREA.top) * sigma;
+    const bottom = this.height - MARGIN.bottom;
+    return bottom - (bottom - MARGIN.top) * sigma;
   }
 
   #axes() {
-    const { left, right, top, bottom } = AREA;
-    this.drawing.append(
-      svg("path", { d: `M${left} ${top}V${bottom}H${right}`, stroke: COLOURS.line, fill: "none" }),
-      label(left - 5, top + 4, "1", { "text-anchor": "end" }),
+    const [left, right] = [this.#x(0), this.#x(this.starts.length)];
+    const [top, bottom] = [this.#y(1), this.#y(0)];
+    this.element.append(
+      svg("path", { d: `M${left} ${top}V${bottom}H${right}`, class: "wan22-line" }),
+      label(left - 5, top + 6, "1", { "text-anchor": "end" }),
       label(left - 5, bottom, "0", { "text-anchor": "end" }),
-      label(left - 18, (top + bottom) / 2, "σ"),
+      label(left - 20, (top + bottom) / 2, "σ"),
     );
   }
 
@@ -120,38 +97,38 @@ export class SigmaDrawing {
     const many = sigmas.length > 120;
     experts.forEach((expert, i) => {
       const [x1, y1, x2, y2] = [this.#x(i), this.#y(sigmas[i]), this.#x(i + 1), this.#y(sigmas[i + 1])];
-      this.drawing.append(
-        svg("line", { x1, y1, x2, y2, stroke: COLOURS[expert], "stroke-width": 2, class: `wan22-${expert}` }),
-      );
-      if (!many) this.drawing.append(svg("circle", { cx: x1, cy: y1, r: 2.2, fill: COLOURS[expert] }));
+      this.element.append(svg("line", { x1, y1, x2, y2, "stroke-width": 2, class: `wan22-${expert}` }));
+      if (!many) this.element.append(svg("circle", { cx: x1, cy: y1, r: 2.2, class: `wan22-${expert}` }));
     });
   }
 
   #words(boundary, live) {
     const steps = this.starts.length,
       [high, low] = [this.count, steps - this.count];
-    const line = (words, colour, y) =>
-      this.drawing.append(label(AREA.left, y, words, { fill: colour, class: "wan22-words" }));
+    const line = (words, y, kind = "") =>
+      this.element.append(label(MARGIN.left, y, words, { class: `wan22-words ${kind}` }));
     let words = boundary === null ? text("steps", { steps }) : text("counts", { high, low });
-    if (live?.expert && live.step <= steps && !live.seconds) {
-      const expert = boundary === null ? "" : text(`${live.expert}AtWork`);
-      const start = this.starts[Math.max(0, live.step - 1)];
-      words = `${text("step", { step: live.step, steps })} · t=${start} · ${expert}`;
-    } else if (live?.seconds) {
+    let second = this.state.note;
+    if (live?.seconds) {
       const each = Object.entries(live.seconds).map(
         ([expert, s]) => `${boundary === null ? "" : `${text(expert)} `}${s.toFixed(1)} s`,
       );
-      words += ` · ${each.join(" · ")}`;
+      words = [words, ...each].join(" · ");
+    } else if (live?.begun <= steps) {
+      const kind = live.loading ? "Loading" : "AtWork";
+      const doing = boundary === null ? text(`one${kind}`) : text(`${live.expert}${kind}`);
+      words = `${text("step", { step: live.begun, steps })} · ${doing}`;
+      second = [`t=${this.starts[live.begun - 1]}`, ...pace(live)].join(" · ");
     }
-    line(words, COLOURS.text, HEIGHT - 14);
-    if (live?.warning) line(live.warning, COLOURS.warning, HEIGHT - 3);
-    else if (this.state.note) line(this.state.note, COLOURS.line, HEIGHT - 3);
-    if (boundary !== null && (high === 0 || low === 0)) line(text(high === 0 ? "noHigh" : "noLow"), COLOURS.warning, 7);
+    line(words, this.height - 24);
+    if (second) line(second, this.height - 7);
+    const unused = boundary === null ? "" : high === 0 ? text("noHigh") : low === 0 ? text("noLow") : "";
+    if (live?.warning || unused) line(live?.warning || unused, 14, "wan22-warning");
   }
 
   #line(boundary, focused) {
-    const x = this.#x(this.count),
-      steps = this.starts.length;
+    const [x, top, bottom] = [this.#x(this.count), this.#y(1), this.#y(0)];
+    const steps = this.starts.length;
     const handle = svg("g", {
       class: "wan22-boundary",
       tabindex: this.state.editable ? 0 : -1,
@@ -163,29 +140,19 @@ export class SigmaDrawing {
       "aria-disabled": !this.state.editable,
     });
     handle.append(
-      svg("line", { x1: x, x2: x, y1: AREA.top, y2: AREA.bottom, stroke: COLOURS.now, "stroke-dasharray": "3 2" }),
-      svg("rect", { x: x - 6, y: AREA.top, width: 12, height: AREA.bottom - AREA.top, fill: "transparent" }),
-      label(x, AREA.top - 3, boundary.toFixed(3), { "text-anchor": "middle" }),
+      svg("line", { x1: x, x2: x, y1: top, y2: bottom, class: "wan22-line", "stroke-dasharray": "3 2" }),
+      svg("rect", { x: x - 6, y: top, width: 12, height: bottom - top, fill: "transparent" }),
+      label(Math.min(x, this.width - 20), top - 5, boundary.toFixed(3), { "text-anchor": "middle" }),
     );
     handle.style.cursor = this.state.editable ? "ew-resize" : "default";
-    handle.style.outlineOffset = "1px";
-    this.drawing.append(handle);
+    this.element.append(handle);
     if (focused) handle.focus({ preventScroll: true });
   }
 
   #now(sigmas, { step }) {
     const i = Math.min(step, sigmas.length - 1);
-    this.drawing.append(
-      svg("circle", {
-        class: "wan22-now",
-        cx: this.#x(i),
-        cy: this.#y(sigmas[i]),
-        r: 4.5,
-        fill: "none",
-        stroke: COLOURS.now,
-        "stroke-width": 2,
-      }),
-    );
+    const at = { cx: this.#x(i), cy: this.#y(sigmas[i]), r: 4.5 };
+    this.element.append(svg("circle", { ...at, class: "wan22-now wan22-line", "stroke-width": 2 }));
   }
 
   /** Choose the boundary after `count` steps. */
@@ -199,16 +166,16 @@ export class SigmaDrawing {
     if (!this.state?.editable || !event.target.closest(".wan22-boundary")) return;
     event.stopPropagation(); // the canvas must not drag the node
     const follow = (moved) => {
-      const point = new DOMPoint(moved.clientX, moved.clientY).matrixTransform(this.drawing.getScreenCTM().inverse());
-      this.#choose(((point.x - AREA.left) / (AREA.right - AREA.left)) * this.starts.length);
+      const point = new DOMPoint(moved.clientX, moved.clientY).matrixTransform(this.element.getScreenCTM().inverse());
+      this.#choose(((point.x - this.#x(0)) / (this.#x(this.starts.length) - this.#x(0))) * this.starts.length);
     };
     const release = () => {
-      this.drawing.removeEventListener("pointermove", follow);
-      this.drawing.querySelector(".wan22-boundary")?.focus({ preventScroll: true });
+      this.element.removeEventListener("pointermove", follow);
+      this.element.querySelector(".wan22-boundary")?.focus({ preventScroll: true });
     };
-    this.drawing.setPointerCapture(event.pointerId); // also where the canvas or a Vue node would take the pointer
-    this.drawing.addEventListener("pointermove", follow);
-    this.drawing.addEventListener("lostpointercapture", release, { once: true });
+    this.element.setPointerCapture(event.pointerId); // also where the canvas or a Vue node would take the pointer
+    this.element.addEventListener("pointermove", follow);
+    this.element.addEventListener("lostpointercapture", release, { once: true });
   }
 
   #key(event) {
@@ -219,4 +186,12 @@ export class SigmaDrawing {
     event.stopPropagation(); // arrow keys move nodes on the canvas
     this.#choose(this.count + by);
   }
+}
+
+/** Seconds a step and time left, as soon as they are known. */
+function pace({ pace, left }) {
+  if (pace === undefined) return [];
+  const whole = Math.round(left);
+  const time = `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+  return [text("pace", { seconds: pace.toFixed(1) }), text("left", { time })];
 }

@@ -3,20 +3,22 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { checkedClip, ClipPreview } from "./clipPreview.js";
 import { text } from "./i18n.js";
-import { addPanel, keepMounted } from "./panel.js";
+import { addPanel, keepMounted, makeRoom, showWidget } from "./panel.js";
 import { hasRun, runOf } from "./runInputs.js";
 import { plan, timesteps } from "./schedule.js";
 import { SigmaDrawing } from "./sigmaDrawing.js";
+import { themed } from "./theme.js";
 import { isReplaced, linked, nodeById, watchNode, widget } from "./watch.js";
 
 const SHOW = "Wan22.Plot.Show";
 const CLIP = "Wan22.Preview.Clip";
 const NAME = "wan22_sigma_plot";
-const HEIGHT = 190; // pixels
+const HEIGHT = 190; // pixels, of the plot alone
+const BESIDE = 30; // pixels of a node beside its panel
 const UNDO = 250; // milliseconds after the last move of the boundary, which is one entry for undo
 const MOST_STEPS = 10000;
-const PICTURE = /^data:image\/jpeg;base64,[A-Za-z0-9+/=]+$/;
 
 const plots = new WeakMap(); // node → its plot
 const setting = (id) => app.extensionManager.setting.get(id);
@@ -27,9 +29,23 @@ class SigmaPlot {
     this.live = null; // what the server has told of the run that the node started last
     this.known = null; // what is drawn
     this.saving = null;
-    this.drawing = new SigmaDrawing((boundary) => this.setBoundary(boundary));
-    addPanel(node, NAME, this.drawing.element, () => HEIGHT);
+    this.drawing = new SigmaDrawing(HEIGHT, (boundary) => this.setBoundary(boundary));
+    this.clip = new ClipPreview(() => this.#grow());
+    this.element = themed("wan22-plot");
+    this.element.append(this.drawing.element, this.clip.element);
+    this.panel = addPanel(node, NAME, this.element, () => this.#height());
     watchNode(node, () => this.refresh());
+  }
+
+  #height() {
+    return HEIGHT + Math.round(this.clip.aspect * (this.node.size[0] - BESIDE));
+  }
+
+  /** Make room for the clip in the node. */
+  #grow() {
+    this.element.style.minHeight = `${this.#height()}px`;
+    this.node.setSize([this.node.size[0], Math.max(this.node.size[1], this.node.computeSize()[1])]);
+    this.node.setDirtyCanvas(true, true);
   }
 
   setBoundary(boundary) {
@@ -45,14 +61,19 @@ class SigmaPlot {
 
   refresh() {
     if (!this.node.graph || isReplaced(this.node)) return;
-    keepMounted(this.node, NAME, this.drawing.element);
+    keepMounted(this.node, NAME, this.element);
     const run = runOf(this.node);
     const shown = setting(SHOW) !== false;
     const editable = !linked(this.node, "boundary");
     const known = JSON.stringify([run, this.live, editable, shown]);
     if (known === this.known) return;
     this.known = known;
-    this.drawing.element.style.visibility = shown ? "visible" : "hidden";
+    if (showWidget(this.panel, shown)) makeRoom(this.node);
+    // What belongs to the second model looks unused where there is none.
+    for (const name of ["boundary", "cfg_low"]) {
+      const input = widget(this.node, name);
+      if (input) input.disabled = run.boundary === null;
+    }
     this.drawing.draw({
       ...this.#steps(run),
       boundary: run.boundary,
@@ -78,16 +99,21 @@ class SigmaPlot {
   }
 
   /** An event of the server about this node's run; whatever does not look like one is left alone. */
-  onServerEvent({ sigmas, plan: experts, ignored_shift: shift, step, expert, seconds, clip }) {
+  onServerEvent({ sigmas, plan: experts, ignored_shift: shift, begun, loading, step, expert, pace, left, seconds, clip }) {
+    const isExpert = expert === "high" || expert === "low";
     if (isSigmas(sigmas) && isPlan(experts, sigmas)) {
       const { key, boundary } = runOf(this.node);
       const warning = Number.isFinite(shift) ? text("ignoredShift", { shift }) : "";
       this.live = { sigmas, experts, key, boundary, warning, step: 0 };
-      this.drawing.show(null);
+      this.clip.show(null);
     } else if (!this.live) return;
-    else if (isStep(step, this.live.sigmas) && (expert === "high" || expert === "low")) {
-      this.live = { ...this.live, step, expert };
-      if (setting(CLIP) !== false && typeof clip === "string" && PICTURE.test(clip)) this.drawing.show(clip);
+    else if (isStep(begun, this.live.sigmas) && isExpert) {
+      this.live = { ...this.live, begun, expert, loading: loading === true };
+    } else if (isStep(step, this.live.sigmas) && isExpert) {
+      const times = Number.isFinite(pace) && Number.isFinite(left) ? { pace, left } : {};
+      this.live = { ...this.live, step, expert, ...times };
+      const picture = setting(CLIP) === false ? null : checkedClip(clip);
+      if (picture) this.clip.show(picture);
     } else if (seconds && typeof seconds === "object") {
       const each = ["high", "low"].filter((name) => Number.isFinite(seconds[name])).map((name) => [name, seconds[name]]);
       this.live = { ...this.live, seconds: Object.fromEntries(each) };

@@ -21,6 +21,9 @@ class Progress:
     def on_start(self, sigmas: list[float], plan: list[str], latent_format) -> None:
         """A run over `sigmas` (N + 1) begins, with the expert of each of its N steps."""
 
+    def on_load(self, expert: str) -> None:
+        """An expert, "high" or "low", is about to be brought to its device."""
+
     def on_expert(self, expert: str) -> None:
         """An expert, "high" or "low", is about to be evaluated."""
 
@@ -118,6 +121,7 @@ class HandoffGuider(comfy.samplers.CFGGuider):
 
         time_step_cache(self.model_options, self.model_patcher)
         self.progress.on_start(run.sigmas, self.plan(sigmas), self.model_patcher.get_model_object("latent_format"))
+        self.progress.on_load("high")
         try:
             return super().outer_sample(
                 noise, latent_image, sampler, sigmas, denoise_mask, on_step, disable_pbar, seed, latent_shapes
@@ -139,12 +143,14 @@ class HandoffGuider(comfy.samplers.CFGGuider):
         # once low, always low; samplers that look ahead may hand over half a step early
         run.handed_over = run.handed_over or self._starts_low(run.sigmas[step] if run.churns else sigma)
         expert = "low" if run.handed_over else "high"
-        self.progress.on_expert(expert)
         if expert == "high":
+            self.progress.on_expert(expert)
             tell_step(model_options, step)
             return super().outer_predict_noise(x, timestep, model_options, seed)
         if run.second is None:
+            self.progress.on_load(expert)
             run.second = SecondExpert(self.low, self.cfg_low, run.inputs, model_options["transformer_options"])
+        self.progress.on_expert(expert)
         tell_step(run.second.model_options, step)
         own = len(self.model_options.get(SAMPLER_HOOKS, []))
         return run.second.outer_predict_noise(x, timestep, seed, model_options.get(SAMPLER_HOOKS, [])[own:])

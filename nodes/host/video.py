@@ -2,6 +2,7 @@
 
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 
 import comfy.utils
@@ -15,6 +16,7 @@ from ...wan_core.media.part import remove
 from ...wan_core.media.pixels import unit_to_uint8
 from ...wan_core.shapes import video_frames
 from .checks import check_vae_latents
+from .prefix import fill_in
 from .vae import stream_decode
 
 
@@ -24,6 +26,7 @@ def save_clips(
     """Write each clip of `latents` (B, C, T, h, w) into the output folder; (path, subfolder) of each.
 
     Args:
+        prefix: of the file's name; may hold placeholders, see `prefix.fill_in`.
         prompt, extra: the graph and the canvas file, kept as metadata in every clip.
         audio: ComfyUI's AUDIO; its first clip is used.
     Raises:
@@ -44,6 +47,7 @@ def save_clips(
             yield unit_to_uint8(frames.float().cpu().numpy())
             progress.update(1)
 
+    prefix = fill_in(prefix, prompt, datetime.now())
     saved = []
     for clip in latents.split(1):
         path, subfolder = reserve(prefix, width, height)

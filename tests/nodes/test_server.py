@@ -2,9 +2,9 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
-import sys
 import time
 import urllib.request
 
@@ -294,39 +294,34 @@ def test_cancel_in_either_expert_frees_the_way_for_the_next(server):
     server.run(t2v("after-cancel", seed=123))
 
 
-def test_the_queue_client_changes_prompt_and_seed_and_saves_the_clip(server, tmp_path):
-    (tmp_path / "workflow.json").write_text(json.dumps(t2v("client")))
-    command = [
-        sys.executable,
-        PACK / "scripts" / "queue_workflow.py",
-        tmp_path / "workflow.json",
-        "--prompt",
-        "一只猫",
-        "--seed",
-        "77",
-        "--out",
-        tmp_path / "clip.mp4",
-        "--server",
-        server.url.removeprefix("http://"),
-    ]
-    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert (
-        "Wan22MoEKSampler 1/4 (high-noise expert" in run.stdout
-        and "Wan22MoEKSampler 4/4 (low-noise expert" in run.stdout
+def test_an_error_is_named_without_the_path_of_this_pack(server):
+    """ComfyUI's page writes the name in front of the message."""
+    entry = server.wait(
+        server.queue(t2v("bad") | {"latent": node("EmptyLatentImage", width=64, height=64, batch_size=1)})
     )
-    made_with = json.loads(read_metadata(tmp_path / "clip.mp4")["prompt"])
-    assert made_with["text"]["inputs"]["positive"] == "一只猫" and made_with["sample"]["inputs"]["seed"] == 77
-    assert len(read_video(tmp_path / "clip.mp4")) == 9
+    error = next(details for kind, details in entry["status"]["messages"] if kind == "execution_error")
+    assert error["exception_type"] == "InputError"
+    assert error["exception_message"].startswith("an image latent (1, 4, 8, 8) for a model with 16 latent channels.")
 
 
-def test_the_queue_client_repeats_what_the_server_says(server, tmp_path):
-    (tmp_path / "workflow.json").write_text(json.dumps(t2v("client", steps=-4)))
-    command = [sys.executable, str(PACK / "scripts" / "queue_workflow.py"), str(tmp_path / "workflow.json"), "--server"]
-    run = subprocess.run([*command, server.url.removeprefix("http://")], capture_output=True, text=True, timeout=60)
-    assert run.returncode == 1 and "value_smaller_than_min" in run.stderr
-    run = subprocess.run([*command, "127.0.0.1:9"], capture_output=True, text=True, timeout=60)
-    assert run.returncode == 1 and "No ComfyUI answers" in run.stderr
+PREFIXES = {
+    "video/%date:yyyy-MM-dd%/clip": r"video/\d{4}-\d\d-\d\d/clip",
+    "%date%-%date:d.M.yy h-m-s%": r"\d{14}-\d+\.\d+\.\d\d \d+-\d+-\d+",
+    "%Wan22MoEKSampler.seed%_%Size: v1.0.width%_%latent.length%": "41_48_9",
+    "%text.positive%": "a red_circle_ ._ 100%",
+    "%nothing.here%_100%_%Wan22MoEKSampler.positive%": r"%nothing\.here%_100%_%Wan22MoEKSampler\.positive%",
+    "%width%x%height%": "48x32",
+}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_file_name_may_hold_the_date_and_values_of_nodes(server, prefix):
+    graph = t2v(prefix, seed=41)
+    graph["latent"]["_meta"] = {"title": "Size: v1.0"}
+    graph["text"]["inputs"]["positive"] = "a red/circle: .\\ 100%"
+    (file,) = server.run(graph)["outputs"]["save"]["images"]
+    found = f"{file['subfolder']}/{file['filename']}".lstrip("/")
+    assert re.fullmatch(PREFIXES[prefix] + r"_\d{5}_\.mp4", found), found
 
 
 def test_tests_of_one_server_share_a_process(server, request):

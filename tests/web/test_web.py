@@ -56,7 +56,7 @@ def test_the_page_and_the_library_read_names_alike(node):
         "é",
     )
     names = [f"{a}{gap}{b}.safetensors" for a in words for gap in ("_", "-", "", " ", "/", "1") for b in words]
-    script = f"""import {{ expertOf }} from "{ROOT}/web/loraNames.js";
+    script = f"""import {{ expertOf }} from "{ROOT}/web/expertNames.js";
         console.log(JSON.stringify({json.dumps(names)}.map(expertOf)));"""
     run = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, text=True, check=True)
     assert (

@@ -1,4 +1,4 @@
-// Rows of the LoRA node: how many are needed, and what a file's name says about its expert. No page, no node.
+// What a file's name says about its expert, and what follows for the loader and the rows of the LoRA node. No page.
 
 export const NONE = "none";
 const OTHER = { high: "low", low: "high" };
@@ -22,6 +22,14 @@ export function siblingOf(file, files) {
   const at = Math.max(file.lastIndexOf("/"), file.lastIndexOf("\\")) + 1;
   const wanted = file.slice(0, at) + file.slice(at).replace(new RegExp(expert, "gi"), OTHER[expert]);
   return files.find((other) => other !== file && other.toLowerCase() === wanted.toLowerCase()) ?? null;
+}
+
+/**
+ * The low-noise file that goes with a high-noise file which has just been chosen; none where the choice has no other
+ * half: it is a single model, or the low-noise file of another release would be left over.
+ */
+export function lowNoiseFor(high, files) {
+  return expertOf(high) === "high" ? (siblingOf(high, files) ?? NONE) : NONE;
 }
 
 /** How many rows to show: those up to the last one in use, and an empty one. @param {boolean[]} used of each row */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { expertOf, rowsShown, siblingOf, strengthsFor } from "../../web/loraNames.js";
+import { expertOf, lowNoiseFor, NONE, rowsShown, siblingOf, strengthsFor } from "../../web/expertNames.js";
 
 const FILES = [
   "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors",
@@ -64,4 +64,11 @@ test("a file for one expert goes to that one alone", () => {
   assert.deepEqual(strengthsFor(style, high, { high: 0.8, low: 0 }), { high: 0.8, low: 0.8 });
   assert.deepEqual(strengthsFor(style, "none", { high: 0.3, low: 0 }), { high: 0.3, low: 0 });
   assert.deepEqual(strengthsFor(high, style, { high: 0, low: 0 }), { high: 1, low: 0 });
+});
+
+test("a high-noise file brings its low-noise file, and anything else none", () => {
+  assert.equal(lowNoiseFor(FILES[0], FILES), FILES[1]);
+  assert.equal(lowNoiseFor(FILES[10], FILES), FILES[9]);
+  for (const alone of [FILES[1], FILES[5], FILES[8], "wan2.2_ti2v_5B_fp16.safetensors"])
+    assert.equal(lowNoiseFor(alone, FILES), NONE);
 });
