@@ -125,7 +125,7 @@ def write_inputs(folder: Path) -> None:
     from wan_core.media.mp4 import write_mp4
 
     frames = []
-    for left in range(120, 444, 4):
+    for left in range(120, 420, 12):
         frame = Image.new("RGB", (832, 480), (40, 60, 90))
         ImageDraw.Draw(frame).ellipse((left, 140, left + 200, 340), fill=(220, 60, 50))
         frames.append(frame)
