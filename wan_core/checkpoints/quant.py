@@ -46,10 +46,10 @@ class QuantizedTensor(Tensor):
 
     __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
 
-    @property
-    def nbytes(self) -> int:  # type: ignore[override]  # torch's stub declares an attribute
-        """Bytes held."""
+    def _held(self) -> int:
         return self.stored.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
+    nbytes: Any = property(_held)  # of what is held: ComfyUI adds these up to know a model's size
 
     def dequantize(self) -> Tensor:
         """The weight as a plain tensor, in the dtype to compute in."""

@@ -9,11 +9,11 @@ import branches
 import devices
 import family_runs
 import formats
-import library
 import loras
 import native
 import one_run
 import percent
+import pipelines
 import pixels
 import prompts
 import refusals
@@ -46,7 +46,7 @@ ALONE = (
     formats.gguf_experts,
     prompts.text_encoder_bytes,
     prompts.weighted_prompt,
-    library.vision_towers,
+    pipelines.vision_towers,
 )
 WITH_FILES = (
     native.native_and_ours,
@@ -55,7 +55,7 @@ WITH_FILES = (
     native.patches,
     native.long_text,
     native.what_one_model_is_told,
-    library.library_families,
+    pipelines.families_in_python,
     branches.branches,
     branches.branches_as_stored,
     branches.refused_conditions,

@@ -115,7 +115,7 @@ CASES = {
 }
 
 
-def library_families(tmp):
+def families_in_python(tmp):
     """Case → (difference of the latents, how much the condition changes them)."""
     found = {}
     for label, case in CASES.items():
